@@ -1,0 +1,243 @@
+"""Finds out what was given to be opened, by its first bytes and its attributes, and opens it.
+
+Knows files, layers and arrays; knows no runs and no models.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import warnings
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import JpegImagePlugin, PngImagePlugin
+from PIL.Image import Image as PillowImage
+
+from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError
+from napari_xt.io.guard import check_array, check_size, consistent_levels
+from napari_xt.io.omezarr import ZARR_FILES, open_zarr
+from napari_xt.io.pyramid import guess_axes
+from napari_xt.io.source import RGB_NAMES, UNKNOWN, ArrayLike, PixelSize, Source, pixel_size
+from napari_xt.io.tiff import open_tiff
+
+_UNDERSTOOD = "OME-Zarr, TIFF, PNG and JPEG are understood"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_SUFFIX = re.compile(r"((\.ome|\.xt)?\.(zarr|tiff?)|\.(png|jpe?g|svs|ndpi|btf|scn|qptiff))$", re.IGNORECASE)
+
+
+def open_path(place: str) -> Source:
+    """Open the image at a path or URL.
+
+    Parameters
+    ----------
+    place
+        Path (``~`` is the home folder) or URL.
+
+    Raises
+    ------
+    ImageNotFoundError
+        Where there is nothing.
+    ImageFormatError
+        Where there is no image that is understood, or a damaged one.
+    ImageReadError
+        Where the system denies access.
+    """
+    if "://" in place and not place.lower().startswith("file://"):
+        return open_zarr(place, stem(urlsplit(place).path))
+    path = _local(place)
+    try:
+        return open_zarr(path, stem(path)) if os.path.isdir(path) else _open_file(path)
+    except PermissionError as error:
+        raise ImageReadError(path, "permission denied", "check who may read it") from error
+
+
+def stem(path: str) -> str:
+    """Return the name of the image at ``path``: the file's name without what says the format."""
+    name = PurePosixPath(unquote(path).replace(os.sep, "/").rstrip("/")).name
+    short = _SUFFIX.sub("", name)
+    return (short if short != name else Path(name).stem) or "image"
+
+
+def _local(place: str) -> str:
+    """The absolute path of something that exists."""
+    if place.lower().startswith("file://"):
+        place = unquote(urlsplit(place).path)
+    path = os.path.abspath(os.path.expanduser(place)) if place else ""
+    if not os.path.exists(path):
+        raise ImageNotFoundError(path or "the image", "no such file or folder", "check the path")
+    return os.path.dirname(path) if os.path.basename(path) in ZARR_FILES else path
+
+
+def _open_file(path: str) -> Source:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ImageFormatError(path, "is no regular file", "give the path of an image")
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if start.startswith(_TIFF):
+        return open_tiff(path, stem(path))
+    if start.startswith((_PNG, _JPEG)):
+        return _open_picture(path, png=start.startswith(_PNG))
+    raise ImageFormatError(path, _why_not(start), _UNDERSTOOD)
+
+
+def _why_not(start: bytes) -> str:
+    if not start:
+        return "the file is empty (0 bytes)"
+    if start.startswith(b"PK\x03\x04"):
+        return "is a zip archive and must be unpacked first"
+    text = start.isascii() and not set(start) & set(range(9))
+    return "is a text file, no image" if text else "is no image of a kind that is understood"
+
+
+def _open_picture(path: str, png: bool) -> Source:
+    """PNG and JPEG have no parts that could be read alone: the whole picture is in memory."""
+    try:
+        pixels = _decode(path, png)
+    except (ImageFormatError, PermissionError):
+        raise
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damage
+        why = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+        kind = "PNG" if png else "JPEG"
+        raise ImageFormatError(
+            path, f"the {kind} is damaged or cut short ({why})", "copy or export it again"
+        ) from error
+    pixels.setflags(write=False)
+    axes = "yx" if pixels.ndim == 2 else "yxc"
+    return Source(stem(path), path, axes, (pixels,), rgb=True)
+
+
+def _decode(path: str, png: bool) -> NDArray[Any]:
+    plugin: Any = PngImagePlugin.PngImageFile if png else JpegImagePlugin.JpegImageFile
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd EXIF or animation chunks, which are not used
+        with plugin(file) as picture:
+            check_size(path, f"the picture of {picture.width} x {picture.height} px", _decoded_bytes(picture))
+            if png and _is_deep(picture):
+                file.seek(0)
+                return _with_colour(np.asarray(imagecodecs.png_decode(file.read())))
+            picture.load()
+            return np.array(_plain_mode(picture))
+
+
+def _decoded_bytes(picture: PillowImage) -> int:
+    return picture.width * picture.height * 4 * (2 if _is_deep(picture) else 1)
+
+
+def _is_deep(picture: PillowImage) -> bool:
+    """Whether it has 16 bits a channel, which Pillow would cut to 8 where there is colour or alpha."""
+    return any("16B" in str(part[3]) for part in getattr(picture, "tile", ()))
+
+
+def _with_colour(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Grey with alpha becomes red, green, blue and alpha."""
+    two = pixels.ndim == 3 and pixels.shape[2] == 2
+    return np.ascontiguousarray(pixels[..., [0, 0, 0, 1]]) if two else pixels
+
+
+def _plain_mode(picture: PillowImage) -> PillowImage:
+    """Grey, RGB or RGBA, whatever the file's palette or ink is."""
+    if picture.mode in ("L", "RGB", "RGBA"):
+        transparent = picture.mode != "RGBA" and "transparency" in picture.info
+        return picture.convert("RGBA") if transparent else picture
+    if picture.mode == "1":
+        return picture.convert("L")
+    alpha = picture.mode in ("LA", "PA") or "transparency" in picture.info
+    return picture.convert("RGBA" if alpha else "RGB")
+
+
+def open_array(source: Any, name: str = "image") -> Source:
+    """Open a numpy, zarr or dask array, or a list of them that is a pyramid, finest first.
+
+    Raises
+    ------
+    ImageFormatError
+        Where it is no array of a shape that is understood, or no pyramid.
+    """
+    levels = _arrays(source, name)
+    axes = guess_axes(name, levels[0].shape)
+    return Source(name, None, axes, consistent_levels(name, axes, levels), rgb=True)
+
+
+def _arrays(source: Any, name: str) -> tuple[ArrayLike, ...]:
+    levels = (source,) if is_array(source) else tuple(source) if isinstance(source, Sequence) else ()
+    if not levels or not all(is_array(level) for level in levels):
+        why = f"{type(source).__name__} is no image"
+        raise ImageFormatError(name, why, "give a path, a napari Image layer, an array or a list of levels")
+    for level in levels:
+        check_array(name, level)
+    return levels
+
+
+def is_array(source: object) -> bool:
+    """Whether ``source`` has what an array has."""
+    return all(hasattr(source, name) for name in ("shape", "dtype", "ndim", "__getitem__"))
+
+
+def is_layer(source: object) -> bool:
+    """Whether ``source`` has what a napari Image layer has."""
+    return all(hasattr(source, name) for name in ("data", "multiscale", "scale", "rgb", "name"))
+
+
+def open_layer(layer: Any) -> Source:
+    """Open the data of a napari Image layer, with the layer's scale and units.
+
+    Leading axes of a layer are sliders: z and t, from the last to the first, where the layer does not name them and
+    they are too long for channels.
+    """
+    name = str(layer.name)
+    levels = _arrays(tuple(layer.data) if layer.multiscale else layer.data, name)
+    axes = _layer_axes(layer, levels[0].shape)
+    path = getattr(getattr(layer, "source", None), "path", None)
+    return Source(
+        name=name,
+        path=os.path.abspath(path) if isinstance(path, str) and os.path.exists(path) else None,
+        axes=axes,
+        levels=consistent_levels(name, axes, levels),
+        pixel=_layer_pixel(layer, axes),
+        rgb=bool(layer.rgb),
+    )
+
+
+def _layer_axes(layer: Any, shape: tuple[int, ...]) -> str:
+    spatial = len(shape) - bool(layer.rgb)
+    tail = "c" if layer.rgb else ""
+    labels = "".join(str(label).lower() for label in getattr(layer, "axis_labels", ()) or ())
+    if len(labels) == spatial == len(set(labels)) and set("yx") <= set(labels) <= set("tzyx" if tail else "tczyx"):
+        return labels + tail
+    if spatial > 4:
+        raise ImageFormatError(str(layer.name), f"a layer of shape {tuple(shape)} has too many axes", "slice it first")
+    if spatial == 3 and not tail and shape[0] <= 16 and shape[0] < min(shape[1:]):
+        return "cyx"
+    return "tzyx"[-spatial:] + tail
+
+
+def _layer_pixel(layer: Any, axes: str) -> PixelSize:
+    spatial = axes[:-1] if layer.rgb else axes
+    scale, units = tuple(layer.scale), tuple(getattr(layer, "units", ()) or ())
+    if len(scale) != len(spatial) or len(units) != len(spatial):
+        return UNKNOWN
+    y, x = spatial.index("y"), spatial.index("x")
+    return pixel_size(scale[y], scale[x], units[y], units[x])
+
+
+def names_of_channels(source: Source) -> tuple[str, ...]:
+    """Return one name for each channel: the file's where it has enough, colours, or numbers."""
+    if len(source.channel_names) == source.channels:
+        return source.channel_names
+    if is_rgb(source):
+        return RGB_NAMES[: source.channels]
+    return tuple(f"channel {i}" for i in range(source.channels))
+
+
+def is_rgb(source: Source) -> bool:
+    """Whether to show the channels as one colour picture: three or four, last axis, 8 or 16 bits."""
+    deep = np.dtype(source.levels[0].dtype) in (np.dtype("u1"), np.dtype("u2"))
+    return source.rgb and source.axes.endswith("c") and source.channels in (3, 4) and deep

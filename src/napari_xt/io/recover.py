@@ -1,0 +1,107 @@
+"""What a killed writer left is brought back to exactly what its journal says.
+
+Knows the arrays and the journal; must not know runs, models or locks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xt.geometry import Block, Box
+from napari_xt.io.durable import remove_partials
+from napari_xt.io.layout import Layout
+from napari_xt.io.ledger import Ledger, RegionRow
+from napari_xt.io.patches import cells, chunks, paint
+from napari_xt.io.tree import MASK, PROBABILITY, Tree
+
+Key = tuple[int, int]  # (row, col) of a block
+
+
+def recover(root: Path, layout: Layout, tree: Tree, ledger: Ledger) -> frozenset[Key]:
+    """Make the store at ``root`` what an undisturbed run has when it has committed the blocks that are returned.
+
+    Blocks whose bytes are not those that were committed are forgotten, chunks of blocks in flight removed, and what
+    several blocks share is made again from the journal and from level 0.
+    """
+    remove_partials(root)
+    blocks = ledger.blocks()
+    damaged = {key for key, crc in blocks.items() if stored_checksum(tree, layout, layout.grid.block(*key)) != crc}
+    if damaged:
+        ledger.drop(damaged)
+    committed = frozenset(blocks.keys() - damaged)
+    _remove_chunks(root, committed)
+    _rebuild_tables(layout, tree, ledger.regions())
+    _rebuild_levels(tree)
+    _clear_overview(layout, tree, committed)
+    return committed
+
+
+def checksum(mask: NDArray[np.uint8] | None, probability: NDArray[np.uint8] | None) -> int:
+    """The crc32 of a block's mask, then its probability, in C order."""
+    crc = 0 if mask is None else crc32(mask.tobytes())
+    return crc if probability is None else crc32(probability.tobytes(), crc)
+
+
+def stored_checksum(tree: Tree, layout: Layout, block: Block) -> int | None:
+    """The checksum of what is stored of ``block``; None where it can't be read."""
+    try:
+        mask = np.asarray(tree.mask[0][block.box.slices]) if tree.mask else None
+        cut = (slice(None), *layout.cells(block.box).slices)
+        return checksum(mask, None if tree.probability is None else np.asarray(tree.probability[cut]))
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _remove_chunks(root: Path, committed: Collection[Key]) -> None:
+    """Remove the chunks of level 0 and of the probability that belong to no committed block."""
+    for path in (f"{MASK}/0", PROBABILITY):
+        for folder, _, names in os.walk(root / path / "c"):
+            for name in names:
+                if (int(Path(folder).name), int(name)) not in committed:
+                    Path(folder, name).unlink()
+
+
+def _rebuild_tables(layout: Layout, tree: Tree, rows: list[RegionRow]) -> None:
+    shape = layout.grid.shape
+    whole = Box(0, 0, *shape)
+    status = np.zeros(shape, np.uint8)
+    for row in rows:
+        status[row.row, row.col] = row.status
+    paint(tree.status, [(whole, status)])
+    if tree.scores is not None:
+        paint(tree.scores, [(whole, score_table(rows, (*shape, tree.scores.shape[-1])))])
+
+
+def score_table(rows: list[RegionRow], shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """The scores in the journal as float32 ``(rows, cols, K)``, NaN where there are none."""
+    scores = np.full(shape, np.nan, np.float32)
+    for row in rows:
+        if row.scores is not None:
+            scores[row.row, row.col] = np.frombuffer(row.scores, np.float32)
+    return scores
+
+
+def _rebuild_levels(tree: Tree) -> None:
+    """Each coarser mask level is every second pixel of the one before."""
+    for finer, coarser in zip(tree.mask, tree.mask[1:], strict=False):
+        for chunk in chunks(Box(0, 0, *coarser.shape), coarser.chunks[0]):
+            box = chunk.clip(Box(0, 0, *coarser.shape))
+            values: NDArray[Any] = np.asarray(finer[box.scale(2, 2).slices])[::2, ::2]
+            paint(coarser, [(box, values)])
+
+
+def _clear_overview(layout: Layout, tree: Tree, committed: Collection[Key]) -> None:
+    """Empty the overview where no block is committed."""
+    rows, cols = layout.grid.block_shape
+    waiting = [(row, col) for row in range(rows) for col in range(cols) if (row, col) not in committed]
+    boxes = [cells(layout.grid.block(*key).box, layout.overview_factor) for key in waiting]
+    lead = tree.overview.shape[:-2]
+    nothing = np.zeros((), tree.overview.dtype)
+    paint(tree.overview, [(box, np.broadcast_to(nothing, (*lead, *box.shape))) for box in boxes], y_axis=len(lead))

@@ -1,0 +1,176 @@
+"""What every format hands to `Image`: lazy arrays with their axes, and a pixel size with its unit.
+
+Knows no file format and reads no pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+
+from napari_xt.errors import SettingsError
+
+UNITS_UM: Mapping[str, float] = MappingProxyType(
+    {
+        "angstrom": 1e-4,
+        "nanometer": 1e-3,
+        "micrometer": 1.0,
+        "millimeter": 1e3,
+        "centimeter": 1e4,
+        "decimeter": 1e5,
+        "meter": 1e6,
+        "kilometer": 1e9,
+        "inch": 25_400.0,
+        "foot": 304_800.0,
+        "us_survey_foot": 1_200_000_000 / 3937,
+        "yard": 914_400.0,
+    }
+)
+"""Names of lengths (those of OME-Zarr) and their size in micrometres."""
+
+_ALIASES = {
+    "å": "angstrom",
+    "nm": "nanometer",
+    "um": "micrometer",
+    "\u00b5m": "micrometer",
+    "\u03bcm": "micrometer",
+    "\\u00b5m": "micrometer",
+    "micron": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "dm": "decimeter",
+    "m": "meter",
+    "km": "kilometer",
+    "in": "inch",
+    "ft": "foot",
+    "yd": "yard",
+}
+
+PixelSize = tuple[tuple[float, float], str]
+"""A pixel's size ``(y, x)`` and the name of its unit."""
+
+UNKNOWN: PixelSize = ((1.0, 1.0), "pixel")
+RGB_NAMES = ("red", "green", "blue", "alpha")
+
+
+class ArrayLike(Protocol):
+    """What a level is: an array that may live on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Read a part."""
+
+
+def _nothing() -> None:
+    """Close a source that holds nothing open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An opened image before a plane is chosen.
+
+    Parameters
+    ----------
+    name
+        Stem of the file's name, or the layer's name.
+    path
+        Absolute path or URL; None for arrays.
+    axes
+        One lower-case letter for each axis of the levels; holds "y" and "x", perhaps "c".
+    levels
+        Lazy arrays, finest first.
+    pixel
+        Size of a level-0 pixel.
+    channel_names
+        Names from the file's metadata, or empty.
+    rgb
+        Whether the channels are red, green, blue and perhaps alpha.
+    close
+        Releases the file handles.
+    """
+
+    name: str
+    path: str | None
+    axes: str
+    levels: tuple[ArrayLike, ...]
+    pixel: PixelSize = UNKNOWN
+    channel_names: tuple[str, ...] = ()
+    rgb: bool = False
+    close: Callable[[], None] = _nothing
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, 1 without a channel axis."""
+        return self.levels[0].shape[self.axes.index("c")] if "c" in self.axes else 1
+
+
+def unit_name(text: object) -> str | None:
+    """Return the full name of a length (``"µm"`` -> ``"micrometer"``), None where ``text`` names no known length."""
+    name = str(text or "").strip().lower().replace("metre", "meter").replace(" ", "_")
+    singular = name.removesuffix("s")
+    return next((unit for key in (name, singular) if (unit := _ALIASES.get(key, key)) in UNITS_UM), None)
+
+
+def pixel_size(y: object, x: object, unit_y: object, unit_x: object = None) -> PixelSize:
+    """Return a pixel size from metadata, `UNKNOWN` where a number or unit makes no sense.
+
+    Two different units become micrometres.
+    """
+    name_y, name_x = unit_name(unit_y), unit_name(unit_x if unit_x is not None else unit_y)
+    size = positive(y), positive(x)
+    if name_y is None or name_x is None or size[0] is None or size[1] is None:
+        return UNKNOWN
+    if name_y == name_x:
+        return (size[0], size[1]), name_y
+    return (size[0] * UNITS_UM[name_y], size[1] * UNITS_UM[name_x]), "micrometer"
+
+
+def positive(value: object) -> float | None:
+    """Return ``value`` as a finite positive number, or None."""
+    try:
+        number = float(value)  # type: ignore[arg-type]  # whatever metadata holds
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def parse_pixel_size(value: str | float | tuple[float, float]) -> PixelSize:
+    """Return the pixel size that a user gave.
+
+    Parameters
+    ----------
+    value
+        ``"0.5 um"``, ``"10 cm"``, a number or ``(y, x)`` in micrometres.
+
+    Raises
+    ------
+    SettingsError
+        Where it is not a positive length.
+    """
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(\D.*?)?\s*", value)
+        number, unit = match.groups() if match else ("", None)
+        pixel = pixel_size(number, number, unit or "um")
+    else:
+        y, x = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
+        pixel = pixel_size(y, x, "um")
+    if pixel is UNKNOWN:
+        raise SettingsError("pixel_size", f"{value!r} is not a length", 'write a number with a unit, as "0.5 um"')
+    return pixel

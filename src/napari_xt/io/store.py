@@ -1,0 +1,248 @@
+"""The writer of a prediction store: blocks go in whole, are journalled, and survive a kill.
+
+Knows what a block is made of and where its parts go; must not know models, images or how blocks came to be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xt.geometry import Box
+from napari_xt.io import lock
+from napari_xt.io.durable import DurableStore
+from napari_xt.io.layout import BlockData, Header, Layout, RegionData, Status
+from napari_xt.io.ledger import BlockRow, Ledger, NewRegion, RegionRow
+from napari_xt.io.merge import BOX_DTYPE, suppress
+from napari_xt.io.patches import Patch, every, joined, mean, paint
+from napari_xt.io.place import lock_path, prepare, writing
+from napari_xt.io.recover import checksum, recover
+from napari_xt.io.tree import Tree, open_tree, read_header
+
+__all__ = ["BlockData", "Header", "Layout", "RegionData", "Status", "Store", "candidate_boxes"]
+
+
+class Store:
+    """A prediction store open for writing, by this process alone; ``open_writer`` makes one.
+
+    One thread at a time may use it; that need not be the one that opened it.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    header
+        What the store is of, as it is written there: on a resume, the plan and notes of the first run.
+    """
+
+    def __init__(self, path: Path, ledger: Ledger, owner: lock.Owner) -> None:
+        self.path = path
+        self._ledger = ledger
+        self._owner: lock.Owner | None = owner
+        self.header = read_header(path)
+        self._files = DurableStore(path)
+        self._tree = open_tree(self._files, self.header.layout, "r+")
+        self._committed = self._take_up()
+
+    @classmethod
+    def open_writer(cls, path: str | os.PathLike[str], header: Header, *, restart: bool = False) -> Store:
+        """Create a store at ``path``, or go on with the one of the same job that is there.
+
+        A store is made beside ``path`` and renamed, so that nothing half-made is ever there. On a resume, what was in
+        flight when the last writer ended is removed.
+
+        Parameters
+        ----------
+        path
+            ``NAME.xt.zarr``; missing parents are made.
+        header
+            What the run is.
+        restart
+            Replace a store that is there, whatever its job.
+
+        Raises
+        ------
+        StoreMismatchError
+            Where the store there is of another job; it names the first field that differs.
+        StoreLockedError
+            Where another process writes it.
+        StoreError
+            Where something else is there, the store is damaged or too new, or the disk can't be written.
+        """
+        place = Path(os.path.abspath(path))
+        with writing(place):
+            ledger, owner = prepare(place, header, restart)
+            try:
+                return cls(place, ledger, owner)
+            except BaseException:
+                _let_go(place, ledger, owner)
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {len(self._committed)} blocks)"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run is finished and its boxes are merged."""
+        return self._ledger.complete
+
+    def committed(self) -> frozenset[tuple[int, int]]:
+        """The blocks ``(row, col)`` that are in the store for good."""
+        return self._committed
+
+    def commit(self, blocks: Sequence[BlockData]) -> None:
+        """Put ``blocks`` into the store: when this returns they survive a kill and a loss of power, all of them.
+
+        Raises
+        ------
+        ValueError
+            Where an array has another shape or type than the layout says.
+        StoreError
+            Where the disk can't be written; the store stays good and none of ``blocks`` is in it.
+        """
+        whole = [_complete(self.header.layout, data) for data in blocks]
+        if not whole:
+            return
+        with writing(self.path):
+            self._write_blocks(whole)
+            self._write_shared(whole)
+            self._files.flush()
+            self._ledger.record([_block_row(data) for data in whole], _region_rows(whole))
+        self._committed |= {(data.block.row, data.block.col) for data in whole}
+
+    def finish(self, iou: float) -> None:
+        """Merge the boxes of all committed regions, overlaps above ``iou``, and mark the run complete."""
+        rows = self._ledger.regions()
+        boxes = candidate_boxes(rows)
+        keep = suppress(boxes, iou, across_regions=True)
+        ends = np.cumsum([len(row.boxes) // BOX_DTYPE.itemsize for row in rows])
+        parts = np.split(keep, ends[:-1])
+        self._ledger.finish({row.idx: part.tobytes() for row, part in zip(rows, parts, strict=False)})
+
+    def close(self) -> None:
+        """Give the store free; a second time does nothing."""
+        if self._owner is not None:
+            owner, self._owner = self._owner, None
+            _let_go(self.path, self._ledger, owner)
+
+    def _take_up(self) -> frozenset[tuple[int, int]]:
+        """The committed blocks; a store that is not complete may first have to be put in order."""
+        if self._ledger.complete:
+            return frozenset(self._ledger.blocks())
+        committed = recover(self.path, self.header.layout, self._tree, self._ledger)
+        self._files.flush()
+        return committed
+
+    def _write_blocks(self, blocks: list[BlockData]) -> None:
+        """Write what is a block's alone: one chunk each."""
+        layout, tree = self.header.layout, self._tree
+        masks = [(data.block.box, data.mask) for data in blocks if data.mask is not None]
+        cells = [(layout.cells(data.block.box), data.probability) for data in blocks if data.probability is not None]
+        if tree.probability is None or not masks:
+            return
+        for box, mask in joined(masks):
+            tree.mask[0][box.slices] = mask
+        for box, probability in joined(cells):
+            tree.probability[(slice(None), *box.slices)] = probability
+
+    def _write_shared(self, blocks: list[BlockData]) -> None:
+        """Write what blocks share chunks of: the coarse levels, the overview, the tables of regions."""
+        masks = [(data.mask, data.block.box) for data in blocks if data.mask is not None]
+        for level, array in enumerate(self._tree.mask[1:], start=1):
+            paint(array, [every(mask, box, 2**level) for mask, box in masks])
+        _paint_overview(self._tree, blocks, self.header.layout.overview_factor)
+        _paint_tables(self._tree, [found for data in blocks for found in data.regions])
+
+
+def candidate_boxes(rows: Sequence[RegionRow]) -> NDArray[np.void]:
+    """All boxes in ``rows`` of the journal, ``BOX_DTYPE``, in their order."""
+    return np.frombuffer(b"".join(row.boxes for row in rows), BOX_DTYPE)
+
+
+def _let_go(path: Path, ledger: Ledger, owner: lock.Owner) -> None:
+    try:
+        ledger.settle()
+        with ledger.exclusive():
+            lock.release(lock_path(path), owner)
+    finally:
+        ledger.close()
+
+
+def _paint_overview(tree: Tree, blocks: list[BlockData], factor: int) -> None:
+    y_axis = tree.overview.ndim - 2
+    patches = [
+        mean(data.pixels if y_axis else data.pixels[0], data.block.box, factor)
+        for data in blocks
+        if data.pixels is not None
+    ]
+    paint(tree.overview, patches, y_axis=y_axis)
+
+
+def _paint_tables(tree: Tree, regions: list[RegionData]) -> None:
+    paint(tree.status, [_cell(found, np.array([[found.status]], np.uint8)) for found in regions])
+    if tree.scores is not None:
+        scored = [(found, found.scores) for found in regions if found.scores is not None]
+        paint(tree.scores, [_cell(found, scores[None, None]) for found, scores in scored])
+
+
+def _cell(found: RegionData, values: NDArray[Any]) -> Patch:
+    row, col = found.region.row, found.region.col
+    return Box(row, col, row + 1, col + 1), values
+
+
+def _block_row(data: BlockData) -> BlockRow:
+    return BlockRow(data.block.row, data.block.col, checksum(data.mask, data.probability))
+
+
+def _region_rows(blocks: list[BlockData]) -> list[NewRegion]:
+    return [_region_row(data, found) for data in blocks for found in data.regions]
+
+
+def _region_row(data: BlockData, found: RegionData) -> NewRegion:
+    region, scores = found.region, None if found.scores is None else found.scores.tobytes()
+    place = (region.index, region.row, region.col, data.block.row, data.block.col)
+    return NewRegion(*place, int(found.status), found.error, scores, found.boxes.tobytes())
+
+
+def _complete(layout: Layout, data: BlockData) -> BlockData:
+    """``data`` with all the arrays that the layout has, checked: what is left out is background."""
+    shape = data.block.box.shape
+    mask = probability = None
+    if layout.mask is not None:
+        cells = (len(layout.mask), *layout.cells(data.block.box).shape)
+        mask = _checked("mask", data.mask, shape, "uint8")
+        probability = _checked("probability", data.probability, cells, "uint8")
+    if data.pixels is not None:
+        _checked("pixels", data.pixels, (layout.overview_channels, *shape), layout.overview_dtype)
+    for found in data.regions:
+        _check_region(layout, found)
+    return BlockData(data.block, data.pixels, mask, probability, data.regions)
+
+
+def _check_region(layout: Layout, found: RegionData) -> None:
+    if found.scores is not None:
+        _checked("scores", found.scores, (len(layout.scores or ()),), "float32")
+    if found.boxes.dtype != BOX_DTYPE:
+        raise ValueError(f"boxes of region {found.region.index} are {found.boxes.dtype}")
+
+
+def _checked(name: str, array: NDArray[Any] | None, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    if array is None:
+        return np.zeros(shape, dtype)
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise ValueError(f"{name}: expected {dtype} {shape}, got {array.dtype} {array.shape}")
+    return array

@@ -1,0 +1,247 @@
+"""Opens TIFF: OME-TIFF, pyramids, GeoTIFF, ImageJ, SVS, plain tiles and strips.
+
+Knows TIFF tags; reads no pixels when it opens and never follows a file to another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from tifffile import TIFF, TiffFile, TiffPageSeries
+
+from napari_xt.errors import ImageFormatError
+from napari_xt.io.guard import check_array, check_size, consistent_levels, level_fits
+from napari_xt.io.pyramid import MAX_GUESSED_CHANNELS
+from napari_xt.io.source import ArrayLike, Source
+from napari_xt.io.tifftags import channel_names, is_rgb, pixel_of
+
+_CUT = re.compile(
+    r"invalid page offset|invalid value offset|corrupted tag list|missing data|Counts tag|invalid SubIFDs"
+)
+_MAPPED_FROM_BYTES = 2**20
+
+
+def open_tiff(path: str, name: str) -> Source:
+    """Open the first image of a TIFF file.
+
+    Parameters
+    ----------
+    path
+        Absolute path of a file that starts as a TIFF does.
+    name
+        Name of the image.
+
+    Raises
+    ------
+    ImageFormatError
+        Where the file is damaged, cut short, spread over several files or uses something that is not understood.
+    """
+    with _listening() as complaints:
+        tif = _parse(path)
+        try:
+            source = _checked(path, name, tif)
+            _check_complaints(path, complaints)
+        except BaseException:
+            tif.close()
+            raise
+    return source
+
+
+def _checked(path: str, name: str, tif: TiffFile) -> Source:
+    try:
+        _check_xml(path, tif)
+        return _source(path, name, tif, tif.series[0])
+    except (ImageFormatError, PermissionError):
+        raise
+    except Exception as error:  # damaged tags raise almost anything
+        raise _damaged(path, error) from error
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collect what tifffile logs in this thread: that is the only place where it tells of damage."""
+    complaints: list[str] = []
+    thread = threading.get_ident()
+
+    def listen(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        complaints.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(listen)
+    try:
+        yield complaints
+    finally:
+        logger.removeFilter(listen)
+
+
+def _parse(path: str) -> TiffFile:
+    try:
+        # a private switch, but the only one that keeps OME-XML from opening other files
+        return TiffFile(path, _multifile=False)
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged tags raise almost anything
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: object) -> ImageFormatError:
+    why = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+    return ImageFormatError(path, f"the TIFF is damaged or cut short ({why})", "copy or export it again")
+
+
+def _check_complaints(path: str, complaints: list[str]) -> None:
+    cut = next((found[0] for text in complaints if (found := _CUT.search(text))), None)
+    if cut is not None:
+        raise _damaged(path, cut)
+
+
+def _check_xml(path: str, tif: TiffFile) -> None:
+    xml = tif.ome_metadata or ""
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise ImageFormatError(path, "its OME-XML declares entities, which are not allowed", "export it again")
+    # a renamed single file names its old self, so the names are counted, not compared
+    if len(set(re.findall(r'FileName="([^"]*)"', xml))) > 1:
+        raise ImageFormatError(path, "the image is spread over several files", "convert it to one file or OME-Zarr")
+
+
+def _source(path: str, name: str, tif: TiffFile, series: TiffPageSeries) -> Source:
+    axes = _axes(series)
+    page = series.keyframe
+    stored = [level for level in _levels(tif, series, axes) if level.axes == series.axes]
+    for level in stored:
+        _check_level(path, tif, level)
+    levels = consistent_levels(path, axes, [_array(path, level) for level in stored])
+    return Source(
+        name=name,
+        path=path,
+        axes=axes,
+        levels=levels,
+        pixel=pixel_of(tif, page),
+        channel_names=channel_names(tif),
+        rgb=is_rgb(page),
+        close=tif.close,
+    )
+
+
+def _axes(series: TiffPageSeries) -> str:
+    """One lower-case letter for each axis: samples are channels, an unnamed short first axis too."""
+    axes = series.axes.upper()
+    if "S" in axes:
+        axes = axes.replace("C", "I" if "I" not in axes else "R").replace("S", "C")
+    elif axes == "QYX" and series.shape[0] <= MAX_GUESSED_CHANNELS and series.shape[0] < min(series.shape[1:]):
+        axes = "CYX"
+    return axes.lower()
+
+
+def _levels(tif: TiffFile, series: TiffPageSeries, axes: str) -> list[TiffPageSeries]:
+    """The series' own levels, or later series that are halvings of it, as some writers store pyramids."""
+    if len(series.levels) > 1:
+        return list(series.levels)
+    return [series, *(other for other in tif.series[1:] if _is_level(axes, series, other))]
+
+
+def _is_level(axes: str, series: TiffPageSeries, other: TiffPageSeries) -> bool:
+    if other.axes != series.axes or not level_fits(axes, series, other):
+        return False
+    factor = math.log2(max(series.shape) / max(other.shape))
+    return bool(other.keyframe.is_reduced) or abs(factor - round(factor)) < 0.02
+
+
+def _check_level(path: str, tif: TiffFile, level: TiffPageSeries) -> None:
+    page = level.keyframe
+    if page.dtype is None or not {"Y", "X"} <= set(level.axes):
+        raise ImageFormatError(path, f"a TIFF with axes {level.axes} and {page.bitspersample} bits is not understood")
+    if page.compression not in TIFF.DECOMPRESSORS:
+        raise ImageFormatError(path, f"TIFF compression {page.compression} is not supported", "save it another way")
+    check_array(path, level)
+    _check_segments(path, level, tif.filehandle.size)
+    if not page.is_memmappable:
+        check_size(path, "one of its tiles or strips", math.prod(page.chunks) * level.dtype.itemsize)
+
+
+def _check_segments(path: str, level: TiffPageSeries, size: int) -> None:
+    """Refuse a level whose tiles or strips lie beyond the end of the file; absent ones (0 bytes) are empty."""
+    if level.dataoffset is not None:
+        end, count = level.dataoffset + level.nbytes, 1
+    else:
+        pages = [page for page in (level.pages[0], level.pages[-1]) if page is not None]
+        end = max((_end(page) for page in pages), default=0)
+        count = min((len(page.dataoffsets) for page in pages), default=0)
+    if end > size or level.is_truncated:
+        raise ImageFormatError(path, f"the TIFF is cut short: it has {size} of {end} bytes", "copy or export it again")
+    if level.dataoffset is None and count < math.prod(level.keyframe.chunked):
+        raise _damaged(path, f"{count} of {math.prod(level.keyframe.chunked)} tiles or strips")
+
+
+def _end(page: Any) -> int:
+    """The last byte of a page or frame."""
+    return max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n), default=0)
+
+
+def _array(path: str, level: TiffPageSeries) -> ArrayLike:
+    page = level.keyframe
+    big_strips = page.is_memmappable and math.prod(page.chunks) * level.dtype.itemsize > _MAPPED_FROM_BYTES
+    if level.dataoffset is not None and big_strips:
+        dtype = np.dtype(page.parent.byteorder + level.dtype.char)
+        return MappedArray(path, level.dataoffset, tuple(level.shape), dtype)
+    # two workers: decode in threads, not in the one that runs zarr's event loop
+    store = level.aszarr(level=0, maxworkers=2)
+    return zarr.open_array(store, mode="r", zarr_format=2)
+
+
+@dataclass(frozen=True, slots=True)
+class MappedArray:
+    """The uncompressed pixels of a file, mapped for the moment of each read (mapped pages count as memory).
+
+    Parameters
+    ----------
+    path
+        The file.
+    offset
+        First byte.
+    shape
+        Length of each axis, C order.
+    stored
+        Type of the pixels in the file, with its byte order.
+    """
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
+    stored: np.dtype[Any]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels in native byte order."""
+        return self.stored.newbyteorder("=")
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Return a copy of a part, in native byte order."""
+        mapped = np.memmap(self.path, self.stored, "r", self.offset, self.shape)
+        return np.array(mapped[key], dtype=self.dtype)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[...].astype(dtype or self.dtype, copy=False)

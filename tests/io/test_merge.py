@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_xt.geometry import IDS_PER_REGION
+from napari_xt.io.merge import BOX_DTYPE, suppress
+
+
+def overlap(a: np.void, b: np.void, iou: float) -> bool:
+    height, width = min(a["y1"], b["y1"]) - max(a["y0"], b["y0"]), min(a["x1"], b["x1"]) - max(a["x0"], b["x0"])
+    both = max(height, 0.0) * max(width, 0.0)
+    area = [(box["y1"] - box["y0"]) * (box["x1"] - box["x0"]) for box in (a, b)]
+    return bool(both > iou * ((area[0] + area[1]) - both))
+
+
+def by_definition(boxes: np.ndarray, iou: float, across: bool) -> set[int]:
+    kept: list[np.void] = []
+    for box in sorted(boxes, key=lambda box: (-box["score"], box["id"])):
+        rivals = (
+            other
+            for other in kept
+            if other["label"] == box["label"]
+            and (other["id"] // IDS_PER_REGION != box["id"] // IDS_PER_REGION) == across
+            and overlap(other, box, iou)
+        )
+        if next(rivals, None) is None:
+            kept.append(box)
+    return {int(box["id"]) for box in kept}
+
+
+def random_boxes(count: int, seed: int, *, field: float = 1000, sides: tuple[float, float] = (1, 100)) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    boxes = np.zeros(count, BOX_DTYPE)
+    boxes["y0"], boxes["x0"] = rng.uniform(-5, field, count), rng.uniform(-5, field, count)
+    low, high = np.log(sides)
+    boxes["y1"] = boxes["y0"] + np.exp(rng.uniform(low, high, count))
+    boxes["x1"] = boxes["x0"] + np.exp(rng.uniform(low, high, count))
+    boxes["label"], boxes["score"] = rng.integers(0, 2, count), rng.integers(1, 20, count) / 20
+    region = (boxes["y0"] // 64).astype(int) * 1000 + (boxes["x0"] // 64).astype(int) + 1001
+    boxes["id"] = region * IDS_PER_REGION + rng.permutation(count) % IDS_PER_REGION
+    return boxes[np.unique(boxes["id"], return_index=True)[1]]
+
+
+@st.composite
+def box_sets(draw: st.DrawFn) -> np.ndarray:
+    rows = draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, 3),
+                *(st.integers(0, 12) for _ in range(2)),
+                *(st.integers(0, 20) for _ in range(2)),
+                st.integers(0, 1),
+                st.sampled_from([0.1, 0.5, 0.9]),
+            ),
+            max_size=14,
+        )
+    )
+    values = [
+        (region * IDS_PER_REGION + rank, y, x, y + height, x + width, label, score)
+        for rank, (region, y, x, height, width, label, score) in enumerate(rows)
+    ]
+    return np.array(values, BOX_DTYPE)
+
+
+@given(box_sets(), st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0]), st.booleans(), st.randoms())
+def test_is_the_greedy_rule_in_any_order(boxes: np.ndarray, iou: float, across: bool, random: object) -> None:
+    order = list(range(len(boxes)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = boxes[order]
+    assert set(shuffled["id"][suppress(shuffled, iou, across_regions=across)].tolist()) == by_definition(
+        boxes, iou, across
+    )
+
+
+@pytest.mark.parametrize("across", [True, False], ids=["across regions", "within a region"])
+@pytest.mark.parametrize(
+    ("sides", "iou"), [((1, 100), 0.5), ((0.01, 900), 0.05), ((30, 31), 0.0)], ids=["trees", "all sizes", "touching"]
+)
+def test_finds_every_pair(sides: tuple[float, float], iou: float, across: bool) -> None:
+    boxes = random_boxes(700, 3, sides=sides)
+    assert set(boxes["id"][suppress(boxes, iou, across_regions=across)].tolist()) == by_definition(boxes, iou, across)
+
+
+def test_a_hundred_thousand_agree_with_their_parts() -> None:
+    boxes = random_boxes(100_000, 5, field=20_000, sides=(10, 60))
+    keep = suppress(boxes, 0.4, across_regions=True)
+    alone = random_boxes(400, 6, field=500, sides=(10, 60))
+    alone["y0"] += 50_000
+    alone["y1"] += 50_000
+    alone["id"] += 1 << 40
+    both = suppress(np.concatenate([boxes, alone]), 0.4, across_regions=True)
+    np.testing.assert_array_equal(both[: len(boxes)], keep)
+    assert set(alone["id"][both[len(boxes) :]].tolist()) == by_definition(alone, 0.4, True)
+    assert 0 < (~keep).sum() < len(boxes) // 10
+
+
+def test_a_chain_falls_from_the_top() -> None:
+    chain = [(region << 12, 0, 30 * region, 100, 30 * region + 100, 0, 0.9 - region / 10) for region in range(3)]
+    boxes = np.array(chain, BOX_DTYPE)
+    assert suppress(boxes, 0.5, across_regions=True).tolist() == [True, False, True]
+
+
+def test_nothing_gives_nothing() -> None:
+    assert suppress(np.zeros(0, BOX_DTYPE), 0.5, across_regions=True).shape == (0,)
