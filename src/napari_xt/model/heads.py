@@ -1,0 +1,137 @@
+"""Heads: from local features and context to masks, boxes and region scores.
+
+Knows tensors only. Dimensions:
+
+    B  windows    R, Q  rows and columns of regions    n  tokens along a region's side    D  token width
+    c  local channels    h, w  the window at the local stride s    K  classes
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CANDIDATE = 0.05  # boxes below this score are not kept at all
+PAD_ROWS = 16  # a matrix product on a few rows gives other bits than the same rows among sixteen
+
+
+class DenseHead(nn.Module):
+    """Local features joined with the context of the assembled token map, then point by point to the outputs.
+
+    The context is interpolated bilinearly across the borders of regions and clamped at the window's edge; nothing else
+    looks sideways, so regions meet without a seam.
+
+    Parameters
+    ----------
+    local, context, outputs
+        Channels in and out.
+    hidden
+        Width in between.
+    """
+
+    def __init__(self, local: int, context: int, outputs: int, hidden: int = 48) -> None:
+        super().__init__()
+        self.from_local = nn.Conv2d(local, hidden, 1)
+        self.from_context = nn.Linear(context, hidden)
+        self.mix = nn.Conv2d(hidden, hidden, 1)
+        self.out = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(self, local: Tensor, context: Tensor) -> Tensor:
+        """``local (B, c, h, w)``, ``context (B, R n, Q n, D)`` -> logits ``(B, outputs, h, w)``."""
+        wide = self.from_context(context).permute(0, 3, 1, 2)
+        wide = F.interpolate(wide, size=local.shape[-2:], mode="bilinear", align_corners=False)
+        x = F.relu(self.from_local(local) + wide)
+        logits: Tensor = self.out(F.relu(self.mix(x)))
+        return logits
+
+
+class BoxHead(DenseHead):
+    """Anchor-free centres (Zhou et al., 2019, "Objects as Points"): a heat map per class, offset and size.
+
+    Output channels: K heat logits; offset logits ``(y, x)`` within the cell; log size ``(height, width)`` in cells.
+    """
+
+    def __init__(self, local: int, context: int, classes: int) -> None:
+        super().__init__(local, context, classes + 4, hidden=64)
+        nn.init.constant_(self.out.bias[:classes], math.log(0.02 / 0.98))  # type: ignore[index]
+        nn.init.constant_(self.out.bias[classes + 2 :], 2.0)  # type: ignore[index]
+
+
+class ScoreHead(nn.Module):
+    """Class scores of each region from the mean of its context tokens."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.hidden = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, classes)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """``(B, R, Q, n * n, D)`` -> logits ``(B, R, Q, K)``."""
+        rows = context.mean(dim=-2).flatten(0, 2)
+        count = len(rows)
+        rows = F.pad(rows, (0, 0, 0, -count % PAD_ROWS))
+        logits: Tensor = self.out(F.gelu(self.hidden(self.norm(rows))))
+        return logits[:count].reshape(*context.shape[:3], -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes as tensors of one window, ordered by falling score.
+
+    ``boxes (n, 4)`` float32 half-open y0, x0, y1, x1 and ``centres (n, 2)`` y, x in pixels from the window's corner;
+    ``scores (n,)`` 0..1; ``labels (n,)`` class index.
+    """
+
+    boxes: Tensor
+    centres: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def box_geometry(raw: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Centres and sizes at every cell.
+
+    Parameters
+    ----------
+    raw
+        The last four channels of a `BoxHead`, ``(B, 4, h, w)``.
+    stride
+        Pixels per cell.
+
+    Returns
+    -------
+    centres, sizes
+        ``(B, 2, h, w)`` each, pixels, ``(y, x)`` and ``(height, width)``. A centre never leaves its cell.
+    """
+    height, width = raw.shape[-2:]
+    rows = torch.arange(height, device=raw.device, dtype=raw.dtype)[:, None].expand(height, width)
+    cols = torch.arange(width, device=raw.device, dtype=raw.dtype).expand(height, width)
+    inside = raw[:, :2].sigmoid().clamp(0.001, 0.999)
+    centres = (torch.stack([rows, cols]) + inside) * stride
+    return centres, raw[:, 2:].clamp(-2, 7).exp() * stride
+
+
+def decode_boxes(raw: Tensor, stride: int) -> Detections:
+    """The local maxima of one window's heat maps as boxes, before boxes compete.
+
+    Parameters
+    ----------
+    raw
+        Output of a `BoxHead` for one window, ``(K + 4, h, w)``.
+    stride
+        Pixels per cell.
+    """
+    heat = raw[:-4].sigmoid()
+    peak = (heat == F.max_pool2d(heat[None], 3, stride=1, padding=1)[0]) & (heat >= CANDIDATE)
+    labels, rows, cols = peak.nonzero(as_tuple=True)
+    centres, sizes = box_geometry(raw[None, -4:], stride)
+    centre, size = centres[0, :, rows, cols].T, sizes[0, :, rows, cols].T  # (n, 2)
+    scores = heat[labels, rows, cols]
+    order = scores.argsort(descending=True, stable=True)
+    boxes = torch.cat([centre - size / 2, centre + size / 2], dim=1)
+    return Detections(boxes[order], centre[order], scores[order], labels[order])
