@@ -1,0 +1,150 @@
+"""The doors of the engine, `stream` and `predict`: what the user gave becomes a job, which `pipeline` carries out.
+
+Knows images, networks and stores; knows no Qt, no napari and no command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from napari_xt.engine.device import machine
+from napari_xt.engine.events import Event, RunFailed, RunStarted, StageProgress
+from napari_xt.engine.output import default_out
+from napari_xt.engine.pipeline import Job, Teller, carry_out
+from napari_xt.engine.plan import Plan, plan
+from napari_xt.engine.settings import RunSettings
+from napari_xt.io.image import Image, open_image
+from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.io.store import Header, Layout
+from napari_xt.model.checkpoint import load_model, tensor_digest
+from napari_xt.model.xt import XT
+
+NUMERICS = 1  # raised when the same job would give other numbers
+
+
+def stream(
+    image: Any,
+    model: XT | str | os.PathLike[str] = "canopy",
+    settings: RunSettings | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    **options: object,
+) -> Generator[Event]:
+    """Run a model over an image, event by event.
+
+    Validates and raises at the call; opens no store and computes nothing before the first ``next``. Closing the
+    iterator cancels the run, not pulling pauses it; what is done stays in the store, and a later call goes on there.
+
+    Parameters
+    ----------
+    image
+        What `open_image` takes.
+    model
+        A loaded model, or what `load_model` takes.
+    settings
+        All settings at once, or
+    **options
+        its fields one by one (see `RunSettings`).
+    out
+        The store, ``NAME.xt.zarr``; default: beside the image, see `default_out`.
+
+    Yields
+    ------
+    Event
+        `RunStarted`, then `StageProgress` and `RegionDone`, then `RunFinished`; or `RunFailed`, and it raises.
+
+    Raises
+    ------
+    XTError
+        The image, the model or a setting can't be used.
+    """
+    return _events(_resolve(image, model, RunSettings.merged(settings, options), out))
+
+
+def predict(
+    image: Any,
+    model: XT | str | os.PathLike[str] = "canopy",
+    settings: RunSettings | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    **options: object,
+) -> Prediction:
+    """Run a model over an image and return its prediction; a stopped run of the same kind is gone on with.
+
+    Parameters and errors are those of `stream`; ``progress`` shows a bar.
+    """
+    job = _resolve(image, model, RunSettings.merged(settings, options), out)
+    with tqdm(total=job.plan.regions, unit="region", disable=not progress) as bar:
+        for event in _events(job):
+            if isinstance(event, RunStarted):
+                bar.update(event.done)
+            elif isinstance(event, StageProgress) and event.stage == "encode":
+                bar.update(event.done - bar.n)
+    return open_prediction(job.out, threshold=job.plan.threshold)
+
+
+def _loaded(model: XT | str | os.PathLike[str]) -> XT:
+    if not isinstance(model, XT):
+        return load_model(model)
+    if not model.digest:
+        model.digest = tensor_digest(model)
+    return model
+
+
+def _resolve(image: Any, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> Job:
+    opened = open_image(image, pixel_size=settings.pixel_size, plane=settings.plane)
+    own = not isinstance(image, Image)
+    try:
+        return _job(opened, own, model, settings, out)
+    except BaseException:
+        if own:
+            opened.close()
+        raise
+
+
+def _job(opened: Image, own: bool, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> Job:
+    loaded = _loaded(model)
+    resolved = plan(opened, loaded, settings, machine(settings.device))
+    header = _header(opened, loaded, settings, resolved)
+    place = Path(out) if out is not None else default_out(opened, loaded.name, header)
+    return Job(opened, loaded, settings, resolved, place, header, own)
+
+
+def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> Header:
+    config = model.config
+    layout = Layout(
+        frame=resolved.frame,
+        grid=resolved.grid,
+        stride=resolved.stride,
+        mask=config.mask if "mask" in resolved.outputs else None,
+        boxes=config.boxes if "boxes" in resolved.outputs else None,
+        scores=config.scores if "scores" in resolved.outputs else None,
+        overview_channels=len(resolved.channels),
+        overview_dtype=str(image.dtype),
+    )
+    stored = resolved.to_json()
+    names = ("level", "plane", "channels", "roi_run", "outputs", "precision", "grid", "frame")
+    job = {name: stored[name] for name in names}
+    identity = {"model": model.digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
+    told = settings.to_json() | {"threshold": resolved.threshold}
+    about = {"name": model.name, "digest": model.digest, "config": config.to_json()}
+    return Header(layout, job | identity, told, stored, about, {"image": image.source or image.name})
+
+
+def _events(job: Job) -> Generator[Event]:
+    """Carry the job out; an error is told before it is raised."""
+    teller = Teller()
+    try:
+        yield from carry_out(job, teller)
+    except Exception as error:
+        yield teller.tell(RunFailed, error=error)
+        raise
+    finally:
+        if job.own_image:
+            job.image.close()

@@ -1,0 +1,187 @@
+"""What the user wants of a run: the one list of parameters that API, command line and widget share.
+
+Knows values only: no image, no model, no machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
+
+from napari_xt.errors import SettingsError
+from napari_xt.geometry import Box
+
+Affects = Literal["result", "reading", "speed"]
+Output = Literal["mask", "boxes", "scores"]
+OUTPUTS: tuple[Output, ...] = ("mask", "boxes", "scores")
+
+
+def _setting(help: str, affects: Affects, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help, "affects": affects})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """Settings of a run; None stands for what the model, the image or the machine suggests.
+
+    Every field's metadata carries ``help``, one sentence, and ``affects``: ``result`` (another prediction), ``reading``
+    (only what is shown of it) or ``speed``.
+    """
+
+    level: int | None = _setting("Pyramid level to run on; default: by the model's pixel size.", "result")
+    plane: Mapping[str, int] | None = _setting("Index along further axes, for instance {'t': 3}; default 0.", "result")
+    channels: tuple[int, ...] | None = _setting("Image channels in the model's order; default: as they are.", "result")
+    pixel_size: str | float | None = _setting("Pixel size where the image does not say it, e.g. '0.5 um'.", "result")
+    roi: Box | None = _setting("Part of the image in level-0 pixels: y0,x0,y1,x1; default: all.", "result")
+    window: int | Literal["global"] | None = _setting("Regions along a window's side, or 'global'.", "result")
+    outputs: tuple[Output, ...] | None = _setting("Which of mask, boxes, scores; default: all the model has.", "result")
+    threshold: float | None = _setting("Boxes below this score are not shown; default: the model's.", "reading")
+    device: str = _setting("auto, cpu, cuda, cuda:N or mps.", "speed", "auto")
+    precision: Literal["auto", "float32"] = _setting("auto or float32.", "result", "auto")
+    batch: int | None = _setting("Regions handed to the encoder at a time.", "speed")
+    workers: int | None = _setting("Regions encoded side by side.", "speed")
+    on_error: Literal["skip", "raise"] = _setting(
+        "A region that fails: skip it and list it, or raise.", "speed", "skip"
+    )
+    restart: bool = _setting("Throw away what is at the output path if it is another run.", "speed", False)
+
+    def __post_init__(self) -> None:
+        _whole("level", self.level, 0)
+        _whole("batch", self.batch, 1)
+        _whole("workers", self.workers, 1)
+        if self.window != "global":
+            _whole("window", self.window, 1)
+        _choice("precision", self.precision, ("auto", "float32"))
+        _choice("on_error", self.on_error, ("skip", "raise"))
+        for output in self.outputs or ():
+            _choice("outputs", output, OUTPUTS)
+        if self.outputs == ():
+            raise SettingsError("outputs = ()", "asks for nothing", f"name some of {', '.join(OUTPUTS)}")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise SettingsError(f"threshold = {self.threshold}", "must lie in 0..1")
+
+    @classmethod
+    def of(cls, **options: object) -> Self:
+        """Build settings from loosely typed options: lists for tuples, text for a region of interest.
+
+        Raises
+        ------
+        SettingsError
+            An option is unknown or its value makes no sense.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(options) - known):
+            raise SettingsError(unknown[0], "is no setting", f"known: {', '.join(sorted(known))}")
+        given = {name: value for name, value in options.items() if value is not None}
+        values: dict[str, Any] = {n: _READ[n](n, value) if n in _READ else value for n, value in given.items()}
+        return cls(**values)
+
+    @classmethod
+    def merged(cls, settings: Self | None, options: Mapping[str, object]) -> Self:
+        """``settings`` with ``options`` on top; either may be missing."""
+        if settings is None:
+            return cls.of(**options)
+        return cls.of(**{**settings.to_json(), **options}) if options else settings
+
+    def to_json(self) -> dict[str, object]:
+        """The settings as values of JSON, field by field."""
+        return asdict(self)
+
+
+def parse_roi(roi: object) -> Box | None:
+    """Read a region of interest: None, a Box, four whole numbers or ``"y0,x0,y1,x1"``, in level-0 pixels.
+
+    Raises
+    ------
+    SettingsError
+        It is something else, or empty.
+    """
+    if roi is None or isinstance(roi, Box):
+        return roi
+    if isinstance(roi, Mapping):
+        roi = [roi.get(name) for name in ("y0", "x0", "y1", "x1")]
+    try:
+        numbers = [float(part) for part in (roi.split(",") if isinstance(roi, str) else roi)]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4 or not all(math.isfinite(n) for n in numbers):
+        raise SettingsError(f"roi = {roi!r}", "is not four numbers", "give y0,x0,y1,x1 in level-0 pixels")
+    y0, x0, y1, x1 = numbers
+    box = Box(math.floor(y0), math.floor(x0), math.ceil(y1), math.ceil(x1))
+    if box.empty:
+        raise SettingsError(f"roi = {roi!r}", "is empty", "give y0,x0,y1,x1 with y0 < y1 and x0 < x1")
+    return box
+
+
+def _roi(_name: str, value: object) -> Box | None:
+    return parse_roi(value)
+
+
+def _sequence(name: str, value: object) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    raise SettingsError(f"{name} = {value!r}", "is no list")
+
+
+def _channels(name: str, value: object) -> tuple[int, ...]:
+    numbers = tuple(_integer(name, part) for part in _sequence(name, value))
+    if not numbers or min(numbers) < 0:
+        raise SettingsError(f"{name} = {value!r}", "channels are counted from 0", "for instance 0,1,2")
+    return numbers
+
+
+def _plane(name: str, value: object) -> Mapping[str, int]:
+    if isinstance(value, Mapping):
+        return {str(axis): _integer(name, index) for axis, index in value.items()}
+    pairs = [str(part).partition("=") for part in _sequence(name, value)]
+    if not all(axis and equals for axis, equals, _ in pairs):
+        raise SettingsError(f"{name} = {value!r}", "is not understood", "for instance t=3,z=0")
+    return {axis: _integer(name, index) for axis, _, index in pairs}
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or (not isinstance(value, str) and number != value):
+        raise SettingsError(f"{name} = {value!r}", "is no whole number")
+    return int(number)
+
+
+def _window(name: str, value: object) -> int | Literal["global"]:
+    return "global" if value == "global" else _integer(name, value)
+
+
+def _float(name: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{name} = {value!r}", "is no number") from error
+
+
+_READ: Mapping[str, Callable[[str, Any], Any]] = {
+    "level": _integer,
+    "plane": _plane,
+    "channels": _channels,
+    "roi": _roi,
+    "window": _window,
+    "outputs": _sequence,
+    "threshold": _float,
+    "batch": _integer,
+    "workers": _integer,
+}
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise SettingsError(f"{name} = {value!r}", f"must be a whole number of at least {least}")
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingsError(f"{name} = {value!r}", "is not known", f"choose of {', '.join(choices)}")
