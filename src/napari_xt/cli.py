@@ -1,0 +1,246 @@
+"""The command line: parse, call the API, print. Knows no tensors, no stores and no screens of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import fields
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import psutil
+
+from napari_xt._version import __version__
+from napari_xt.engine.settings import RunSettings
+from napari_xt.errors import SettingsError, XTError, printable
+
+if TYPE_CHECKING:
+    from napari_xt.io.prediction import Prediction
+
+DONE, WRONG_INPUT, DAMAGED_REGIONS = 0, 2, 3  # exit codes; stopped by a signal: 128 + its number
+
+
+class _Stopped(BaseException):
+    """A signal asked the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(self.prog, message, f"see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code.
+
+    Parameters
+    ----------
+    arguments
+        Default: those of the process.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        chosen = _parser().parse_args(arguments)
+        verb: Callable[[argparse.Namespace], int] = chosen.verb
+        return verb(chosen)
+    except XTError as error:
+        return _fail(str(error), WRONG_INPUT)
+    except _Stopped as stopped:
+        return _fail("stopped: what is done is kept; run the same command again to go on", 128 + stopped.number)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    for later in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(later, signal.SIG_DFL)  # a second time ends at once
+    raise _Stopped(number)
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(f"napari-xt: error: {printable(sentence)}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="napari-xt", description="xT over images far larger than memory.")
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    info = _verb(verbs, "info", _info, "what an image file holds")
+    info.add_argument("image")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    for name, call, text in (("plan", _plan, "what a run would do"), ("run", _run, "run a model over an image")):
+        verb = _verb(verbs, name, call, text)
+        verb.add_argument("image")
+        verb.add_argument("--model", default="canopy", help="a bundled model's name or a file (default: canopy)")
+        _add_settings(verb)
+    verb.add_argument("--out", help="the store, NAME.xt.zarr (default: beside the image)")
+    models = _verb(verbs, "models", _models, "list the bundled models, or check a model file")
+    models.add_argument("action", nargs="?", choices=["check"])
+    models.add_argument("file", nargs="?")
+    demo = _verb(verbs, "demo", _demo, "find tree crowns in the bundled aerial image and show them in napari")
+    demo.add_argument("--out", default="demo.xt.zarr", help="the store (default: demo.xt.zarr)")
+    demo.add_argument("--screenshot", default="demo.png", help="the picture of napari (default: demo.png)")
+    return parser
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[_Parser], name: str, call: Callable[[argparse.Namespace], int], text: str
+) -> _Parser:
+    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    verb.set_defaults(verb=call)
+    return verb
+
+
+def _add_settings(verb: _Parser) -> None:
+    """One option for each field of `RunSettings`; they are read by `RunSettings.of`."""
+    group = verb.add_argument_group("settings")
+    for field in fields(RunSettings):
+        flag = f"--{field.name.replace('_', '-')}"
+        action: type[argparse.Action] | str = "store_true" if field.name == "restart" else "store"
+        group.add_argument(flag, action=action, default=None, help=field.metadata["help"])
+
+
+def _settings(chosen: argparse.Namespace) -> RunSettings:
+    return RunSettings.of(**{field.name: getattr(chosen, field.name) for field in fields(RunSettings)})
+
+
+def _info(chosen: argparse.Namespace) -> int:
+    from napari_xt.io.image import open_image
+
+    with open_image(chosen.image) as image:
+        facts = {
+            "image": image.name,
+            "axes": image.axes,
+            "levels": [list(shape) for shape in image.level_shapes],
+            "dtype": str(image.dtype),
+            "channels": list(image.channel_names),
+            "scale": list(image.scale),
+            "unit": image.unit,
+        }
+    if chosen.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _table([(name, _words(value)) for name, value in facts.items()])
+    return DONE
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(" x ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
+    return str(value)
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    from napari_xt.engine.device import machine
+    from napari_xt.engine.plan import plan
+
+    settings = _settings(chosen)
+    print(_printable_lines(str(plan(chosen.image, chosen.model, settings, machine(settings.device)))))
+    return DONE
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    prediction = _reported(chosen.image, chosen.model, _settings(chosen), chosen.out)
+    return DAMAGED_REGIONS if len(prediction.failed) else DONE
+
+
+def _reported(image: str, model: str, settings: RunSettings, out: str | None) -> Prediction:
+    """Run, with the card before, a bar meanwhile and a table after."""
+    from tqdm.auto import tqdm
+
+    from napari_xt.engine.events import RunFinished, RunStarted, StageProgress
+    from napari_xt.engine.run import stream
+    from napari_xt.io.prediction import open_prediction
+
+    with closing(stream(image, model, settings, out=out)) as events, tqdm(unit="region", disable=None) as bar:
+        for event in events:
+            if isinstance(event, RunStarted):
+                bar.write(f"{_printable_lines(str(event.plan))}\n{'store':<10}{printable(event.out)}\n")
+                bar.reset(event.plan.regions)
+                prediction = open_prediction(event.out, threshold=event.plan.threshold)
+            elif isinstance(event, StageProgress) and event.stage == "encode":
+                bar.update(event.done - bar.n)
+            elif isinstance(event, RunFinished):
+                summary = event.summary
+    _table([("regions", f"{summary.regions}, {summary.encoded} now, {summary.regions_per_second:.1f} a second")])
+    _table(_summary(prediction))
+    return prediction
+
+
+def _summary(prediction: Prediction) -> list[tuple[str, str]]:
+    layout = prediction.layout
+    lines = [("failed", f"{len(prediction.failed)} regions")] if len(prediction.failed) else []
+    if layout.boxes is not None:
+        counts = prediction.boxes["class"].value_counts()
+        lines.append(("boxes", ", ".join(f"{counts.get(name, 0)} {name}" for name in layout.boxes)))
+    if layout.mask is not None:
+        (sy, sx), unit = layout.frame.scale, layout.frame.unit
+        square = "px" if unit == "pixel" else f"{unit}\N{SUPERSCRIPT TWO}"
+        areas = prediction.area()
+        share = 100 / max(1, sum(areas.values()))
+        lines += [(f"  {name}", f"{px * sy * sx:.0f} {square} ({px * share:.1f} %)") for name, px in areas.items()]
+    if layout.scores is not None and prediction.label:
+        lines.append(("label", ", ".join(f"{name} {p:.2f}" for name, p in prediction.label.items())))
+    return [*lines, ("memory", f"{_peak_bytes() / 2**30:.2f} GiB at most")]
+
+
+def _peak_bytes() -> int:
+    """The process's high-water mark of resident memory (what it is now, where that is not counted)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return int(psutil.Process().memory_info().rss)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _models(chosen: argparse.Namespace) -> int:
+    from napari_xt.model.zoo import describe, list_models
+
+    if chosen.action is None:
+        _table([(info.name, f"{info.card.title} ({', '.join(info.config.outputs)})") for info in list_models()])
+        return DONE
+    if chosen.file is None:
+        raise SettingsError("models check", "no file is named", "give the path of a model file")
+    from napari_xt.model.checkpoint import load_model
+
+    model = load_model(chosen.file)
+    card = describe(chosen.file).card
+    _table([("model", model.name), ("title", card.title), ("licence", card.licence), ("digest", model.digest)])
+    _table([(name, f"{value:.3f}") for name, value in card.metrics.items()])
+    return DONE
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    from napari_xt.plugin.demo import SCENE, held_out_quality, show
+
+    prediction = _reported(str(SCENE), "canopy", RunSettings(restart=True), chosen.out)
+    quality = held_out_quality(prediction)
+    figures = f"precision {quality.precision:.2f}, recall {quality.recall:.2f}, F1 {quality.f1:.2f} at IoU 0.4"
+    counts = f"{quality.predicted} boxes, {quality.drawn} drawn by hand"
+    _table([("strip", f"never trained on: {figures} ({counts})")])
+    show(prediction, chosen.screenshot, stay="NAPARI_XT_VIRTUAL_SCREEN" not in os.environ)
+    _table([("picture", chosen.screenshot)])
+    return DONE
+
+
+def _table(lines: Sequence[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in lines), default=0) + 2
+    for name, text in lines:
+        print(printable(f"{name:<{width}}{text}"))
+
+
+def _printable_lines(text: str) -> str:
+    """Escape each line of ``text`` by itself."""
+    return "\n".join(printable(line) for line in text.splitlines())
