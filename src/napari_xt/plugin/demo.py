@@ -1,0 +1,77 @@
+"""The demo's second half: the prediction of the bundled scene measured on its held-out strip and shown in napari.
+
+Knows the sample and napari; must not know how the prediction came to be.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from napari_xt.errors import MissingDependencyError
+from napari_xt.io.prediction import Prediction
+from napari_xt.plugin.overlays import Place
+from napari_xt.plugin.reader import prediction_layers
+from napari_xt.plugin.sample_data import CROWNS, IMAGE, canopy
+from napari_xt.train.canopy import HELD_OUT_FROM
+from napari_xt.train.evaluate import BoxQuality, box_quality
+
+SCENE = Path(str(files("napari_xt") / IMAGE))
+CORNERS = ["y0", "x0", "y1", "x1"]
+
+
+def held_out_quality(prediction: Prediction) -> BoxQuality:
+    """How good the boxes are on the strip of the scene that the model was never trained on."""
+    drawn = pd.read_csv(str(files("napari_xt") / CROWNS))
+    return box_quality(_in_strip(prediction.boxes), _in_strip(drawn))
+
+
+def _in_strip(boxes: pd.DataFrame) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Corners ``(n, 4)`` of the boxes whose centre lies in the strip, level-0 px."""
+    inside = (boxes["y0"] + boxes["y1"]) / 2 >= HELD_OUT_FROM
+    return boxes.loc[inside, CORNERS].to_numpy(np.float64)
+
+
+def show(prediction: Prediction, screenshot: str | os.PathLike[str], *, stay: bool) -> None:
+    """Open napari with the scene, the prediction and the strip, and save a picture of it.
+
+    Parameters
+    ----------
+    prediction
+        Of the bundled scene.
+    screenshot
+        Where to, a PNG file.
+    stay
+        Leave napari open until the user closes it.
+
+    Raises
+    ------
+    MissingDependencyError
+        napari or a Qt binding is not installed.
+    """
+    try:
+        import napari
+        from napari.layers import Layer
+    except ImportError as error:
+        raise MissingDependencyError("napari", "is not installed", "pip install 'napari-xt[all]'") from error
+
+    viewer = napari.Viewer(title="napari-xt demo")
+    for data in (*prediction_layers(prediction), canopy()[-1]):
+        viewer.add_layer(Layer.create(*data))
+    height, width = prediction.layout.frame.shape_px
+    strip = np.array([[HELD_OUT_FROM, 0], [HELD_OUT_FROM, width], [height, width], [height, 0]])
+    place = Place.of_frame(prediction.layout.frame).cells(1, 1)
+    viewer.add_shapes(
+        [strip], name="never trained on", edge_color="magenta", face_color="transparent", edge_width=12, **place
+    )
+    viewer.reset_view()
+    Path(screenshot).parent.mkdir(parents=True, exist_ok=True)
+    viewer.screenshot(os.fspath(screenshot), canvas_only=False, flash=False)
+    if stay:
+        napari.run()
+    else:
+        viewer.close()

@@ -1,0 +1,187 @@
+"""The layers of a run in a viewer: added when it starts, refreshed as it goes on, reused by the next one.
+
+Owns the one policy of when layers are refreshed. Knows layers and stores; must not know threads, Qt or widgets.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from napari.layers import Image, Layer
+from napari.viewer import Viewer
+
+from napari_xt.engine.events import Event, RegionDone, RunFailed, RunFinished, RunStarted
+from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.plugin.boxes import LayerData, kind_for, set_boxes
+from napari_xt.plugin.overlays import TAG, Overlay, Place, Role, layer_data
+
+REFRESH_S = 0.2  # layers are refreshed at most so often
+SHOW_SHARE = 10  # drawing boxes takes at most one part in so many of the time
+
+
+def is_run_layer(layer: Layer) -> bool:
+    """Whether a run made the layer."""
+    return TAG in layer.metadata
+
+
+def is_image(layer: Layer) -> bool:
+    """Whether the layer is an image that can be run."""
+    return isinstance(layer, Image) and not is_run_layer(layer)
+
+
+class LiveLayers:
+    """The layers of one run over one image layer.
+
+    `read` belongs to the thread of the run, all else to the viewer's.
+
+    Attributes
+    ----------
+    image
+        The layer that is run.
+    prediction
+        What the run writes, None before it has started.
+    """
+
+    def __init__(self, viewer: Viewer, image: Layer) -> None:
+        self.image = image
+        self.prediction: Prediction | None = None
+        self._viewer = viewer
+        self._overlay: Overlay | None = None
+        self._run_id = ""
+        self._layers: dict[Role, Layer] | None = None
+        self._shown = (0, 0)  # versions of mask and tables
+        self._next = self._next_boxes = 0.0
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The image and the run's layers, as far as they are in the viewer."""
+        own = [self.image, *(self._layers or {}).values()]
+        return [layer for layer in own if layer in self._viewer.layers]
+
+    def read(self, event: Event) -> None:
+        """Read from the store what ``event`` tells of; slow things happen here, away from the screen."""
+        if isinstance(event, RunStarted):
+            self._run_id = event.run_id
+            self.prediction = open_prediction(event.out, threshold=event.plan.threshold)
+            self._overlay = Overlay(self.prediction)
+        elif self._overlay is not None:
+            if isinstance(event, RegionDone):
+                self._overlay.mark(event.region)
+                self._overlay.read()
+            elif isinstance(event, (RunFinished, RunFailed)):
+                self._overlay.read(all=True)
+
+    def read_all(self) -> None:
+        """Read all that the store holds by now."""
+        if self._overlay is not None:
+            self._overlay.read(all=True)
+
+    def show(self, *, now: bool = False) -> None:
+        """Bring the layers up to date, unless they have been a moment ago and ``now`` is not asked for."""
+        overlay, at = self._overlay, time.monotonic()
+        if overlay is None or (at < self._next and not now):
+            return
+        self._next = at + REFRESH_S
+        if self._layers is None:
+            self._add(overlay)
+        mask, tables = self._shown
+        if overlay.mask_version != mask:
+            self._refresh("mask")
+            mask = overlay.mask_version
+        if overlay.tables_version != tables and (now or at >= self._next_boxes):
+            self._refresh("scores")
+            if self._show_boxes(overlay, all=now):
+                tables = overlay.tables_version
+            self._next_boxes = at + SHOW_SHARE * (time.monotonic() - at)
+        self._shown = mask, tables
+
+    def _add(self, overlay: Overlay) -> None:
+        """Put this run's layers in the place of an earlier run's over the same image."""
+        place = Place.of_layer(self.image)
+        old = self._earlier()
+        tag = {"run_id": self._run_id, "store": str(overlay.prediction.path), "image": str(self.image.unique_id)}
+        self._shown = overlay.mask_version, overlay.tables_version
+        self._layers = {}
+        for role in overlay.roles:
+            data = layer_data(overlay, role, place, self.image.name, tag)
+            self._layers[role] = self._put(data, old.pop(role, None))
+        for layer in old.values():
+            self._viewer.layers.remove(layer)
+
+    def _earlier(self) -> dict[str, Layer]:
+        """The layers, by role, of earlier runs over this image."""
+        image = str(self.image.unique_id)
+        tags = [(layer, layer.metadata[TAG]) for layer in self._viewer.layers if is_run_layer(layer)]
+        return {tag["role"]: layer for layer, tag in tags if tag.get("image") == image}
+
+    def _put(self, data: LayerData, old: Layer | None) -> Layer:
+        """The layer of ``data``, in the old one's place and as visible, in the same object where that can be."""
+        layer = Layer.create(*data)
+        if old is not None and _takes(old, layer):
+            _replace(old, layer, data)
+            return old
+        layers = self._viewer.layers
+        active, place = layers.selection.active, len(layers)
+        if old is not None:
+            layer.visible, layer.name, place = old.visible, old.name, layers.index(old)
+            layers.remove(old)
+        layers.insert(place, layer)
+        layers.selection.active = active if active in layers else layer  # inserting selects
+        return layer
+
+    def _refresh(self, role: Role) -> None:
+        if (layer := self._there(role)) is not None:
+            layer.refresh(extent=False)
+
+    def _show_boxes(self, overlay: Overlay, *, all: bool) -> bool:
+        """Show the boxes, or some of the new ones; whether none is lacking."""
+        layer = self._there("boxes")
+        if layer is None or self._layers is None:
+            return True
+        if kind(layer) == kind_for(overlay.boxes):
+            return set_boxes(layer, overlay.boxes, all=all)
+        data = layer_data(overlay, "boxes", Place.of_layer(self.image), self.image.name, layer.metadata[TAG])
+        self._layers["boxes"] = self._put(data, layer)
+        return True
+
+    def _there(self, role: Role) -> Layer | None:
+        layer = (self._layers or {}).get(role)
+        return layer if layer in self._viewer.layers else None
+
+
+def kind(layer: Layer) -> str:
+    """``"image"``, ``"labels"``, ``"shapes"``, ``"points"``, ..."""
+    return type(layer).__name__.lower()
+
+
+def _takes(old: Layer, new: Layer) -> bool:
+    """Whether ``old`` can show what ``new`` does: napari can't change a layer's kind, nor whether it has levels."""
+    if kind(old) != kind(new) or getattr(old, "multiscale", None) != getattr(new, "multiscale", None):
+        return False
+    return kind(old) != "labels" or list(old.features["class"]) == list(new.features["class"])
+
+
+def _replace(old: Layer, new: Layer, data: LayerData) -> None:
+    """Show in ``old`` what ``new`` holds, in the style that ``old`` has."""
+    _, meta, kind_of_data = data
+    if kind_of_data == "shapes":
+        _exchange_shapes(old, new)
+    else:
+        old.data = new.data
+    if kind_of_data == "points":
+        old.features, old.size = new.features, meta["size"]
+    for name in ("scale", "translate", "units", "rotate", "shear", "affine"):
+        if name in meta:
+            setattr(old, name, meta[name])
+    old.metadata = new.metadata
+
+
+def _exchange_shapes(old: Any, new: Any) -> None:
+    """All rectangles at once, in the style in which ``old`` would draw its next one."""
+    old.selected_data = set(range(old.nshapes))
+    old.remove_selected()
+    if new.nshapes:
+        style = {"edge_width": old.current_edge_width, "edge_color": old.current_edge_color}
+        old.add_rectangles(new.data, face_color=old.current_face_color, **style)
+    old.features = new.features

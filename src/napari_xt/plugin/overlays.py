@@ -1,0 +1,201 @@
+"""What a prediction looks like in napari: its mask, boxes and scores as layer data, growing while a run writes them.
+
+Knows predictions and what layers take; must not know viewers, Qt or threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_xt.geometry import Frame, Region
+from napari_xt.io.prediction import Prediction
+from napari_xt.plugin.boxes import LayerData, boxes_layer
+
+Role = Literal["scores", "mask", "boxes"]
+
+TAG = "napari_xt"
+TABLES_EVERY_S = 1.0
+TABLES_SHARE = 10  # reading the tables takes at most one part in so many of the time
+SCORE_CELLS = 2048  # of the scores' picture along a side, at most
+SCORE_SPLIT = 16  # cells of it along a region's side, so that it ends where the image ends
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where level-0 pixels lie in the world: ``scale``, ``translate`` and ``units`` ``(y, x)`` of the image's layer.
+
+    ``linear`` is its 2 x 2 matrix (rotation, shear, scale), ``more`` its further transforms as layer arguments.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    translate: tuple[float, float] = (0.0, 0.0)
+    units: tuple[Any, Any] = ("pixel", "pixel")
+    linear: NDArray[np.float64] = field(default_factory=lambda: np.eye(2))
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_layer(cls, layer: Any) -> Self:
+        """The place of an image layer; of further axes (time, z) nothing is kept."""
+        scale, translate = np.asarray(layer.scale)[-2:], np.asarray(layer.translate)[-2:]
+        units = tuple(layer.units)[-2:]
+        linear, more = np.diag(scale), {}
+        if layer.ndim == 2:
+            more = {"rotate": layer.rotate, "shear": layer.shear, "affine": layer.affine}
+            shear = np.array([[1.0, float(np.ravel(layer.shear)[0])], [0.0, 1.0]])
+            linear = np.asarray(layer.rotate) @ shear @ linear
+        return cls(tuple(map(float, scale)), tuple(map(float, translate)), units, linear, more)  # type: ignore[arg-type]
+
+    @classmethod
+    def of_frame(cls, frame: Frame) -> Self:
+        """The place of an image whose origin is the world's."""
+        return cls(frame.scale, units=(frame.unit, frame.unit), linear=np.diag(frame.scale))
+
+    def cells(self, fy: float, fx: float) -> dict[str, Any]:
+        """Layer arguments of an array whose cells are ``fy x fx`` pixels, the first at the image's corner."""
+        # napari counts from the middle of the first pixel
+        middle = self.linear @ np.array([(fy - 1) / 2, (fx - 1) / 2])
+        scale = (self.scale[0] * fy, self.scale[1] * fx)
+        translate = tuple(np.array(self.translate) + middle)
+        return {"scale": scale, "translate": translate, "units": self.units, **self.more}
+
+
+class Overlay:
+    """The arrays and tables that a prediction's layers show, brought up to date when told so.
+
+    One thread reads (`mark`, `read`), another may show what is there.
+
+    Attributes
+    ----------
+    roles
+        Which layers the prediction has, lowest first.
+    mask
+        uint8 levels ``(y, x)`` in run pixels, finest first: Zarr arrays, the coarsest in memory, as napari never reads
+        a stored coarsest level twice.
+    scores
+        float32 ``(y, x)``, the mean class of each region, 0 = surely the first class, 1 = surely the last; NaN where
+        there is none.
+    boxes
+        The prediction's boxes, ``prediction.boxes``.
+    mask_version, tables_version
+        Numbers that grow when `read` found something new.
+    """
+
+    def __init__(self, prediction: Prediction) -> None:
+        self.prediction = prediction
+        layout = prediction.layout
+        there = {"scores": layout.scores, "mask": layout.mask, "boxes": layout.boxes}
+        self.roles: tuple[Role, ...] = tuple(role for role, names in there.items() if names)  # type: ignore[misc]
+        self.mask: list[Any] = list(prediction.mask)
+        if self.mask:
+            self.mask[-1] = np.asarray(prediction.mask[-1])
+        self._split = max(1, min(SCORE_SPLIT, SCORE_CELLS // max(layout.grid.shape)))
+        self.score_cell_px = layout.grid.region_px / self._split
+        shape = tuple(int(np.ceil(size / self.score_cell_px)) for size in layout.shape)
+        self.scores = np.full(shape, np.nan, np.float32)
+        self.mask_version = self.tables_version = 0
+        self._dirty: set[tuple[int, int]] = set()
+        self._next_tables = 0.0
+        self.read(all=True)
+
+    def mark(self, region: Region) -> None:
+        """``region`` (run px) is in the store."""
+        if not self.mask:
+            return
+        side = self._coarse_chunk * self._factor
+        cells = region.inner.scale(1 / side, 1 / side)
+        self._dirty |= {(r, c) for r in range(cells.y0, cells.y1) for c in range(cells.x0, cells.x1)}
+
+    def read(self, *, all: bool = False) -> None:
+        """Read what is new: the marked parts of the mask, and the tables when it is time or ``all`` is wanted."""
+        if self._dirty:
+            self._read_mask()
+        began = time.monotonic()
+        if all or began >= self._next_tables:
+            self._read_tables()
+            took = time.monotonic() - began
+            self._next_tables = began + max(TABLES_EVERY_S, TABLES_SHARE * took)
+
+    @property
+    def _factor(self) -> int:
+        return 1 << (len(self.mask) - 1)
+
+    @property
+    def _coarse_chunk(self) -> int:
+        return int(self.prediction.mask[-1].chunks[0])
+
+    def _read_mask(self) -> None:
+        stored, side = self.prediction.mask[-1], self._coarse_chunk
+        while self._dirty:
+            row, col = self._dirty.pop()
+            cut = (slice(row * side, (row + 1) * side), slice(col * side, (col + 1) * side))
+            self.mask[-1][cut] = stored[cut]
+        self.mask_version += 1
+
+    def _read_tables(self) -> None:
+        if "scores" in self.roles:
+            self.scores[:] = self._score_cells()
+        if "boxes" in self.roles:
+            self.boxes: pd.DataFrame = self.prediction.boxes
+        self.tables_version += 1
+
+    def _score_cells(self) -> NDArray[np.float32]:
+        table = self.prediction.scores
+        regions = np.full(self.prediction.layout.grid.shape, np.nan, np.float32)
+        p = table[[f"p:{name}" for name in self.prediction.layout.scores or ()]].to_numpy(np.float64)
+        regions[table["region_row"], table["region_col"]] = p @ np.linspace(0, 1, p.shape[1])
+        cells = regions.repeat(self._split, axis=0).repeat(self._split, axis=1)
+        return cells[: self.scores.shape[0], : self.scores.shape[1]]
+
+
+def layer_data(overlay: Overlay, role: Role, place: Place, name: str, tag: Mapping[str, Any]) -> LayerData:
+    """The layer of one role.
+
+    Parameters
+    ----------
+    overlay
+        What it shows.
+    role
+        One of ``overlay.roles``.
+    place
+        Where the image's pixels lie.
+    name
+        The image's.
+    tag
+        Told in ``layer.metadata["napari_xt"]``, with the role.
+    """
+    make = {"mask": _mask_layer, "boxes": _boxes_layer, "scores": _scores_layer}[role]
+    data, meta, kind = make(overlay, place)
+    about = {"name": f"{name} - xT {role}", "metadata": {TAG: {**tag, "role": role}}}
+    return data, {**meta, **about}, kind
+
+
+def _boxes_layer(overlay: Overlay, place: Place) -> LayerData:
+    data, style, kind = boxes_layer(overlay.boxes)
+    return data, {**style, **place.cells(1, 1)}, kind
+
+
+def _mask_layer(overlay: Overlay, place: Place) -> LayerData:
+    layout = overlay.prediction.layout
+    names = layout.mask or ()
+    colors: dict[int | None, Any] = {i: tuple(v / 255 for v in layout.rgba(i)) for i in range(len(names))}
+    meta = {
+        "multiscale": len(overlay.mask) > 1,
+        "features": pd.DataFrame({"index": range(len(names)), "class": names}),
+        "colormap": colors | {None: (0.0, 0.0, 0.0, 0.0)},
+        "opacity": 0.45,
+        **place.cells(*layout.frame.px_per_run),
+    }
+    return overlay.mask if len(overlay.mask) > 1 else overlay.mask[0], meta, "labels"
+
+
+def _scores_layer(overlay: Overlay, place: Place) -> LayerData:
+    fy, fx = (overlay.score_cell_px * f for f in overlay.prediction.layout.frame.px_per_run)
+    style = {"colormap": "magma", "contrast_limits": (0.0, 1.0), "opacity": 0.3, "blending": "additive"}
+    return overlay.scores, {**style, "rgb": False, **place.cells(fy, fx)}, "image"

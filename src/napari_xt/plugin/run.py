@@ -1,0 +1,236 @@
+"""A run in a viewer, for the button, scripts and the console alike: from a layer's name to live layers.
+
+Joins engine, layers and thread; must not know widgets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from napari_xt.engine.events import Event
+from napari_xt.engine.plan import Model, Plan, plan
+from napari_xt.engine.settings import RunSettings
+from napari_xt.errors import ImageNotFoundError, SettingsError, XTError
+from napari_xt.io.image import open_image
+from napari_xt.io.prediction import Prediction
+from napari_xt.plugin.session import RunState, Session
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+    from napari_xt.plugin._thread import Pull
+    from napari_xt.plugin.live import LiveLayers
+
+_sessions: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
+
+
+def run(
+    viewer: Viewer,
+    image: Layer | str | os.PathLike[str] | None = None,
+    model: Any = "canopy",
+    *,
+    out: str | os.PathLike[str] | None = None,
+    **options: object,
+) -> RunHandle:
+    """Run a model over an image of a viewer; its layers appear and grow while it goes on.
+
+    Returns at once. Layers of an earlier run over the same image are reused.
+
+    Parameters
+    ----------
+    viewer
+        Where the layers appear.
+    image
+        An Image layer, its name, or a path, which is opened in the viewer; default: the active layer.
+    model
+        A bundled model's name, the path of one, or a loaded model.
+    out
+        The store, ``NAME.xt.zarr``; default: beside the image.
+    **options
+        The fields of `RunSettings`.
+
+    Raises
+    ------
+    XTError
+        The image, the model or an option can't be used, or another run is going on in this viewer.
+    """
+    layer = _image_layer(viewer, image)
+    settings = _settings(viewer, layer, options)
+    planned(layer, model, settings)
+    session = session_of(viewer)
+    return RunHandle(viewer, layer, session, _Job(model, settings, out))
+
+
+def session_of(viewer: Viewer) -> Session:
+    """The runs of ``viewer``."""
+    return _sessions.setdefault(viewer, Session())
+
+
+def planned(layer: Layer, model: Model | str | os.PathLike[str], settings: RunSettings) -> Plan:
+    """What a run would do: the pre-flight card. Reads no pixels and imports no torch.
+
+    Raises
+    ------
+    XTError
+        As `run` would.
+    """
+    from napari_xt.plugin.reader import shown_image
+
+    return plan(shown_image(layer), model, settings)
+
+
+class _Job:
+    """What is to be run, apart from the image."""
+
+    def __init__(self, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> None:
+        self.model, self.settings, self.out = model, settings, out
+
+
+class RunHandle:
+    """One run in a viewer, as `run` returns it."""
+
+    def __init__(self, viewer: Viewer, layer: Layer, session: Session, job: _Job) -> None:
+        from napari_xt.plugin._thread import Pull
+        from napari_xt.plugin.live import LiveLayers
+
+        self._session = session
+        self.state: RunState = session.start(layer.name)
+        self._live: LiveLayers = LiveLayers(viewer, layer)
+        live = self._live
+        try:
+            self._pull: Pull = Pull(lambda: _events(live, job), self._take, self._end, viewer)
+            self.state.stopper = self._pull.stop
+        except XTError as error:
+            session.end(self.state, error)
+            raise
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.state}>"
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """What the run has written by now; None before it has started."""
+        return self._live.prediction
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The image layer and those of the run, as far as they are in the viewer."""
+        return self._live.layers
+
+    def cancel(self) -> None:
+        """Stop; what is done stays, and the same run later goes on from there."""
+        self._session.stop(self.state)
+
+    def wait(self, timeout: float | None = None) -> Prediction | None:
+        """Wait until the run is over and return its prediction, None where it was stopped before it started.
+
+        On the viewer's thread, napari's console included, the window stays alive meanwhile.
+
+        Raises
+        ------
+        TimeoutError
+            It is not over after ``timeout`` seconds; it goes on.
+        XTError
+            The run failed.
+        """
+        if not self._pull.wait(timeout):
+            raise TimeoutError(f"{self.state.name}: the run is not over after {timeout:g} s")
+        if self.state.error is not None:
+            raise self.state.error
+        return self.prediction
+
+    def _take(self, event: Event) -> None:
+        self._live.show()
+        self._session.take(self.state, event)
+
+    def _end(self, error: Exception | None) -> None:
+        self._live.show(now=True)
+        self._session.end(self.state, error)
+        if error is not None:
+            _notify(error)
+
+
+def _events(live: LiveLayers, job: _Job) -> Iterator[Event]:
+    """The run itself, in its own thread: loading the model imports torch, and the layers' pixels are read here."""
+    from napari_xt.engine.run import stream
+    from napari_xt.plugin.reader import shown_image
+
+    try:
+        for event in stream(shown_image(live.image), job.model, job.settings, out=job.out):
+            live.read(event)
+            yield event
+    finally:
+        live.read_all()
+
+
+def _notify(error: Exception) -> None:
+    """Tell the user of an error: one of ours in its sentence, another one with its traceback."""
+    from napari.utils.notifications import ErrorNotification, notification_manager, show_error
+
+    if isinstance(error, XTError):
+        show_error(str(error))
+    else:
+        notification_manager.dispatch(ErrorNotification(error))
+
+
+def _settings(viewer: Viewer, layer: Layer, options: dict[str, object]) -> RunSettings:
+    """The options, with the plane that the sliders show where none is named."""
+    from napari_xt.plugin.reader import shown_image
+    from napari_xt.plugin.view import plane_in_view
+
+    settings = RunSettings.of(**options)
+    if settings.plane is None and (plane := plane_in_view(viewer, layer, open_image(shown_image(layer)).axes)):
+        return RunSettings.merged(settings, {"plane": plane})
+    return settings
+
+
+def _image_layer(viewer: Viewer, image: Layer | str | os.PathLike[str] | None) -> Layer:
+    """The layer that ``image`` stands for; a path is opened."""
+    from napari_xt.plugin.live import is_image
+
+    if image is None:
+        return _active_image(viewer)
+    if isinstance(image, (str, os.PathLike)):
+        text = os.fspath(image)
+        if text in viewer.layers:
+            image = viewer.layers[text]
+        elif "://" in text or Path(text).expanduser().exists() or len(Path(text).parts) > 1:
+            return _opened(viewer, text)
+        else:
+            names = ", ".join(layer.name for layer in viewer.layers if is_image(layer)) or "none"
+            raise ImageNotFoundError(text, "there is no such layer and no such file", f"image layers: {names}")
+    if not is_image(image):
+        raise SettingsError(f"layer {image}", "is no image that can be run", "choose an image layer")
+    return image
+
+
+def _active_image(viewer: Viewer) -> Layer:
+    from napari_xt.plugin.live import is_image
+
+    images = [layer for layer in viewer.layers if is_image(layer)]
+    active = viewer.layers.selection.active
+    if active in images:
+        return active
+    if len(images) == 1:
+        return images[0]
+    why = "there is no image layer" if not images else "several image layers, none of them active"
+    raise SettingsError("image", why, "open an image first" if not images else "select one or name it")
+
+
+def _opened(viewer: Viewer, path: str) -> Layer:
+    """The first layer of the image at ``path``, opened unless it is there already."""
+    from napari.layers import Layer as AnyLayer
+
+    from napari_xt.plugin.reader import read_layers
+
+    absolute = path if "://" in path else str(Path(path).expanduser().absolute())
+    for layer in viewer.layers:
+        if layer.metadata.get("path") == absolute:
+            return layer
+    layers = [viewer.add_layer(AnyLayer.create(*data)) for data in read_layers(path)]
+    return layers[0]

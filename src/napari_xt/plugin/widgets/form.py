@@ -1,0 +1,214 @@
+"""What a user can choose before a run: model, outputs, part of the image, and the folded further settings.
+
+Knows settings and models by name; must not know viewers, runs or layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from html import escape
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]  # under another name in PyQt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QRadioButton,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_xt.engine.settings import OUTPUTS, RunSettings
+from napari_xt.model.zoo import ModelInfo, list_models
+
+HELP = {f.name: str(f.metadata["help"]) for f in fields(RunSettings)}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class ModelCombo(QComboBox):
+    """Chooses a model; its tool tip is the model's card."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        for index, info in enumerate(list_models()):
+            self.addItem(info.name, info)
+            self.setItemData(index, model_text(info), Qt.ItemDataRole.ToolTipRole)
+        self.currentIndexChanged.connect(self._show_card)
+        self._show_card()
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The model that is chosen."""
+        found: ModelInfo | None = self.currentData()
+        return found
+
+    def _show_card(self) -> None:
+        self.setToolTip(model_text(self.info) if self.info else "No model is installed.")
+
+
+class OutputBoxes(QWidget):
+    """A check box for each output, those that the model lacks greyed."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setToolTip(HELP["outputs"])
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        self.boxes = {name: QCheckBox(name) for name in OUTPUTS}
+        for box in self.boxes.values():
+            box.setChecked(True)
+            box.toggled.connect(self.changed)
+            row.addWidget(box)
+        row.addStretch()
+
+    def offer(self, info: ModelInfo | None) -> None:
+        """Enable what ``info`` has."""
+        for name, box in self.boxes.items():
+            box.setEnabled(info is None or name in info.config.outputs)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The outputs that are asked for."""
+        return tuple(name for name, box in self.boxes.items() if box.isChecked() and box.isEnabled())
+
+
+class More(QWidget):
+    """The settings that are seldom needed, folded away."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.threshold, self.window_, self.device = QDoubleSpinBox(), QSpinBox(), QComboBox()
+        self.out = QLineEdit()
+        self._limit()
+        self._fold = QToolButton()
+        self._fold.setText("More")
+        self._fold.setCheckable(True)
+        self._fold.setAutoRaise(True)
+        self._fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._fold.setArrowType(Qt.ArrowType.RightArrow)
+        self._inside = QWidget()
+        self._inside.setVisible(False)
+        self._fold.toggled.connect(self._inside.setVisible)
+        self._fold.toggled.connect(self._turn)
+        self._arrange()
+        self.threshold.valueChanged.connect(self.changed)
+        self.window_.valueChanged.connect(self.changed)
+        self.device.currentIndexChanged.connect(self.changed)
+
+    def options(self) -> dict[str, object]:
+        """Fields of `RunSettings` that are not left to the model."""
+        chosen: dict[str, object] = {"device": self.device.currentText()}
+        if self.threshold.value() > self.threshold.minimum():
+            chosen["threshold"] = self.threshold.value()
+        if self.window_.value() > self.window_.minimum():
+            chosen["window"] = self.window_.value()
+        return chosen
+
+    def _limit(self) -> None:
+        self.threshold.setRange(-0.05, 1.0)
+        self.threshold.setSingleStep(0.05)
+        self.threshold.setSpecialValueText("the model's")
+        self.threshold.setValue(self.threshold.minimum())
+        self.window_.setRange(0, 64)
+        self.window_.setSpecialValueText("the model's")
+        self.device.addItems(DEVICES)
+        self.out.setPlaceholderText("beside the image")
+        for name, view in (("threshold", self.threshold), ("window", self.window_), ("device", self.device)):
+            view.setToolTip(HELP[name])
+        self.out.setToolTip("Where the prediction goes: a folder NAME.xt.zarr; default: beside the image.")
+
+    def _arrange(self) -> None:
+        place = QWidget()
+        row = QHBoxLayout(place)
+        row.setContentsMargins(0, 0, 0, 0)
+        browse = QPushButton("Browse")
+        browse.clicked.connect(self._browse)
+        row.addWidget(self.out)
+        row.addWidget(browse)
+        form = QFormLayout(self._inside)
+        form.setContentsMargins(0, 0, 0, 0)
+        for name, view in (("Threshold", self.threshold), ("Window", self.window_), ("Device", self.device)):
+            form.addRow(name, view)
+        form.addRow("Output", place)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self._fold)
+        column.addWidget(self._inside)
+
+    def _turn(self, unfolded: bool) -> None:
+        self._fold.setArrowType(Qt.ArrowType.DownArrow if unfolded else Qt.ArrowType.RightArrow)
+
+    def _browse(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Prediction", self.out.text(), "Predictions (*.xt.zarr)")
+        if path:
+            self.out.setText(path if path.endswith(".xt.zarr") else f"{path}.xt.zarr")
+
+
+class Form(QWidget):
+    """All choices but the image; ``changed`` tells that one was made."""
+
+    changed = Signal()
+
+    def __init__(self, image: QWidget, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.model, self.outputs, self.more = ModelCombo(), OutputBoxes(), More()
+        self.whole, self.in_view = QRadioButton("whole image"), QRadioButton("current view")
+        self.whole.setChecked(True)
+        self._arrange(image)
+        self.model.currentIndexChanged.connect(self._offer)
+        self.outputs.changed.connect(self.changed)
+        self.whole.toggled.connect(self.changed)
+        self.more.changed.connect(self.changed)
+        self._offer()
+
+    @property
+    def model_name(self) -> str:
+        """What is run, as `run` takes it."""
+        return self.model.currentText()
+
+    @property
+    def out(self) -> str | None:
+        """The output path, None for the default."""
+        return self.more.out.text().strip() or None
+
+    def options(self) -> dict[str, Any]:
+        """The fields of `RunSettings` that were chosen, apart from the part of the image."""
+        return {"outputs": self.outputs.chosen, **self.more.options()}
+
+    def _offer(self) -> None:
+        self.outputs.offer(self.model.info)
+        self.changed.emit()
+
+    def _arrange(self, image: QWidget) -> None:
+        area = QWidget()
+        row = QHBoxLayout(area)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.whole)
+        row.addWidget(self.in_view)
+        row.addStretch()
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        for name, view in (("Image", image), ("Model", self.model), ("Outputs", self.outputs), ("Area", area)):
+            form.addRow(name, view)
+        form.addRow(self.more)
+
+
+def model_text(info: ModelInfo) -> str:
+    """The card of a model as rich text; what its file says is only text."""
+    card = info.card
+    figures = ", ".join(f"{escape(str(name))} {value:.3g}" for name, value in card.metrics.items())
+    lines = [f"<b>{escape(card.title or card.name)}</b>", f"gives {', '.join(info.config.outputs)}"]
+    lines += [escape(card.provenance), f"licence: {escape(card.licence)}" if card.licence else "", figures]
+    return "<br>".join(line for line in [*lines, f"<i>{escape(card.use)}</i>"] if line)
