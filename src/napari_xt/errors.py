@@ -97,8 +97,11 @@ class RunError(XTError, RuntimeError):
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line with control and direction characters escaped (text from files is data)."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", _escape, text)
+    """Return ``text`` on one line: control and direction characters and bytes that are no text are escaped.
+
+    Text from files is data.
+    """
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", _escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -265,7 +265,8 @@ class Grid:
 
     def _cells(self, roi: Box | None, side: int) -> Box:
         """The squares of ``side`` pixels that ``roi`` touches, as a box of their rows and columns."""
-        return (roi or self.bounds).clip(self.bounds).scale(1 / side, 1 / side)
+        part = (roi or self.bounds).clip(self.bounds)
+        return Box(0, 0, 0, 0) if part.empty else part.scale(1 / side, 1 / side)
 
     def _windows(self, cells: Box) -> Iterator[Window]:
         side = self._window_side

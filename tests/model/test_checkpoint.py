@@ -40,6 +40,13 @@ def test_the_digest_is_of_configuration_and_tensors_not_of_the_card(saved: Path,
     assert save_model(small_model(seed=1), again, CARD) != load_model(saved).digest
 
 
+def test_the_digest_is_of_the_tensors_as_they_are_now(saved: Path) -> None:
+    model = load_model(saved)
+    assert model.digest == describe(saved).digest
+    model.null_context += 1
+    assert model.digest != describe(saved).digest
+
+
 def rewrite(
     saved: Path, path: Path, change: dict[str, torch.Tensor | None], metadata: dict[str, str] | None = None
 ) -> Path:

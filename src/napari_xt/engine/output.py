@@ -13,6 +13,7 @@ from napari_xt.io.layout import Header
 from napari_xt.io.place import same_job
 
 SUFFIX = ".xt.zarr"
+PACKAGE = Path(__file__).parents[1]  # bundled samples lie in it, results should not
 
 
 def default_out(image: Image, model: str, header: Header) -> Path:
@@ -46,6 +47,6 @@ def results_folder() -> Path:
 def _folder(image: Image) -> Path:
     if image.source is not None and "://" not in image.source:
         beside = Path(image.source).parent
-        if os.access(beside, os.W_OK):
+        if os.access(beside, os.W_OK) and not beside.is_relative_to(PACKAGE):
             return beside
     return results_folder()

@@ -111,7 +111,7 @@ def _steps(
                 yield teller.tell(StageProgress, stage="encode", done=encoded + len(own), total=job.plan.regions)
             encoded += len(own)
             failed += sum(bool(e.error) for e in own)
-            _check_hope(own, failed, encoded - first)
+            _check_hope(own, failed, encoded - first, job.plan.regions - first)
             results.append(stages.decode(encoder.model, job.plan, window, own))
             regions += own
         store.commit([_block_data(job.plan, block, results, regions) for block in step.blocks])
@@ -122,8 +122,8 @@ def _steps(
     return failed
 
 
-def _check_hope(own: Sequence[stages.Encoded], failed: int, tried: int) -> None:
-    if failed == tried and failed >= min(HOPELESS, tried) and tried:
+def _check_hope(own: Sequence[stages.Encoded], failed: int, tried: int, total: int) -> None:
+    if failed == tried and failed >= min(HOPELESS, total):
         first = next(e for e in own if e.error)
         raise RunError(f"all of the first {failed} regions", f"failed: {first.error}", "check the image and the model")
 

@@ -21,7 +21,7 @@ from napari_xt.engine.settings import RunSettings
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.io.store import Header, Layout
-from napari_xt.model.checkpoint import load_model, tensor_digest
+from napari_xt.model.checkpoint import load_model
 from napari_xt.model.xt import XT
 
 NUMERICS = 1  # raised when the same job would give other numbers
@@ -89,14 +89,6 @@ def predict(
     return open_prediction(job.out, threshold=job.plan.threshold)
 
 
-def _loaded(model: XT | str | os.PathLike[str]) -> XT:
-    if not isinstance(model, XT):
-        return load_model(model)
-    if not model.digest:
-        model.digest = tensor_digest(model)
-    return model
-
-
 def _resolve(image: Any, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> Job:
     opened = open_image(image, pixel_size=settings.pixel_size, plane=settings.plane)
     own = not isinstance(image, Image)
@@ -109,10 +101,10 @@ def _resolve(image: Any, model: Any, settings: RunSettings, out: str | os.PathLi
 
 
 def _job(opened: Image, own: bool, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> Job:
-    loaded = _loaded(model)
+    loaded = model if isinstance(model, XT) else load_model(model)
     resolved = plan(opened, loaded, settings, machine(settings.device))
     header = _header(opened, loaded, settings, resolved)
-    place = Path(out) if out is not None else default_out(opened, loaded.name, header)
+    place = default_out(opened, loaded.name, header) if out is None else Path(os.path.expanduser(out))
     return Job(opened, loaded, settings, resolved, place, header, own)
 
 
@@ -131,9 +123,10 @@ def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> H
     stored = resolved.to_json()
     names = ("level", "plane", "channels", "roi_run", "outputs", "precision", "grid", "frame")
     job = {name: stored[name] for name in names}
-    identity = {"model": model.digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
+    digest = model.digest
+    identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
     told = settings.to_json() | {"threshold": resolved.threshold}
-    about = {"name": model.name, "digest": model.digest, "config": config.to_json()}
+    about = {"name": model.name, "digest": digest, "config": config.to_json()}
     return Header(layout, job | identity, told, stored, about, {"image": image.source or image.name})
 
 

@@ -45,7 +45,7 @@ class RunSettings:
     on_error: Literal["skip", "raise"] = _setting(
         "A region that fails: skip it and list it, or raise.", "speed", "skip"
     )
-    restart: bool = _setting("Throw away what is at the output path if it is another run.", "speed", False)
+    restart: bool = _setting("Throw away the run that is at the output path and begin anew.", "speed", False)
 
     def __post_init__(self) -> None:
         _whole("level", self.level, 0)

@@ -5,7 +5,6 @@ Knows files of tensors; knows no images and no stores.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -44,7 +43,7 @@ def load_model(name: str | os.PathLike[str] | ModelInfo) -> XT:
     info = name if isinstance(name, ModelInfo) else describe(find_model(name))
     model = XT(info.config)
     _fill(model, info.path)
-    model.name, model.digest = info.name, file_digest(info.path)
+    model.name = info.name
     return model.eval().requires_grad_(False)
 
 
@@ -103,12 +102,3 @@ def _copy(path: Path, name: str, value: torch.Tensor, target: torch.Tensor) -> N
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         raise ModelError(path, f"{name} holds numbers that are not finite")
     target.copy_(value)
-
-
-def tensor_digest(model: XT) -> str:
-    """The digest of a model in memory: that of the file which `save_model` would write in float32."""
-    digest = hashlib.sha256(model.config.to_json().encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tuple(value.shape)}".encode())
-        digest.update(value.contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()

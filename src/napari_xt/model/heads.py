@@ -43,9 +43,9 @@ class DenseHead(nn.Module):
     def forward(self, local: Tensor, context: Tensor) -> Tensor:
         """``local (B, c, h, w)``, ``context (B, R n, Q n, D)`` -> logits ``(B, outputs, h, w)``."""
         wide = self.from_context(context).permute(0, 3, 1, 2)
-        wide = F.interpolate(wide, size=local.shape[-2:], mode="bilinear", align_corners=False)
-        x = F.relu(self.from_local(local) + wide)
-        logits: Tensor = self.out(F.relu(self.mix(x)))
+        x = self.from_local(local)
+        x += F.interpolate(wide, size=local.shape[-2:], mode="bilinear", align_corners=False)
+        logits: Tensor = self.out(self.mix(x.relu_()).relu_())
         return logits
 
 

@@ -23,6 +23,7 @@ from napari_xt.model.context import context_encoder
 from napari_xt.model.heads import BoxHead, DenseHead, ScoreHead
 from napari_xt.model.region import RegionEncoder
 from napari_xt.model.tokens import from_regions, positions, region_tokens, to_regions, token_map
+from napari_xt.model.zoo import tensor_digest
 
 
 class XTOutput(NamedTuple):
@@ -48,15 +49,14 @@ class XT(nn.Module):
 
     Attributes
     ----------
-    name, digest
-        Set by `load_model`: what the model is called and the sha256 of its configuration and tensors.
+    name
+        What the model is called; `load_model` sets it.
     """
 
     def __init__(self, config: XTConfig) -> None:
         super().__init__()
         self.config = config
         self.name = "model"
-        self.digest = ""
         dim, local = config.context.dim, config.local.channels
         self.region = RegionEncoder(config)
         self.context = context_encoder(config.context)
@@ -66,6 +66,11 @@ class XT(nn.Module):
         self.mask_head = DenseHead(local, dim, len(config.mask)) if config.mask else None
         self.box_head = BoxHead(local, dim, len(config.boxes)) if config.boxes else None
         self.score_head = ScoreHead(dim, len(config.scores)) if config.scores else None
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the configuration and of the tensors as they are now: which model this is."""
+        return tensor_digest(self.config, {name: value.numpy(force=True) for name, value in self.state_dict().items()})
 
     def prepare(self, pixels: NDArray[Any], channels: Sequence[int] | None = None) -> Tensor:
         """Turn pixels as they are stored into the network's input.
@@ -158,7 +163,7 @@ class XT(nn.Module):
         context
             ``(B, R, Q, L, D)``.
         """
-        whole, wide = from_regions(local), token_map(context)
+        whole, wide = from_regions(local).contiguous(memory_format=torch.channels_last), token_map(context)
         return XTOutput(
             mask=self.mask_head(whole, wide) if self.mask_head else None,
             boxes=self.box_head(whole, wide) if self.box_head else None,

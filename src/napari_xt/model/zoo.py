@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from napari_xt.errors import ModelError, ModelNotFoundError
 from napari_xt.model.config import ModelCard, XTConfig
@@ -47,13 +53,14 @@ def find_model(name: str | os.PathLike[str]) -> Path:
         There is neither.
     """
     bundled = _bundled() / f"{os.fspath(name)}{SUFFIX}"
-    if os.fspath(name).isidentifier() and bundled.is_file():
+    if os.fspath(name).isidentifier() and os.path.isfile(bundled):
         return bundled
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    path = os.path.expanduser(name)
+    if os.path.isfile(path):
+        return Path(path)
     names = ", ".join(p.stem for p in sorted(_bundled().glob(f"*{SUFFIX}")))
-    raise ModelNotFoundError(name, "there is no such model", f"bundled: {names}; or give the path of a {SUFFIX} file")
+    hint = f"bundled: {names}; or give the path of a {SUFFIX} file"
+    raise ModelNotFoundError(os.fspath(name) or "the model", "there is no such model", hint)
 
 
 def describe(path: str | os.PathLike[str]) -> ModelInfo:
@@ -65,8 +72,7 @@ def describe(path: str | os.PathLike[str]) -> ModelInfo:
         It is no model file of this project.
     """
     path = Path(path)
-    header, _ = _read_header(path)
-    metadata = header.get("__metadata__")
+    metadata = _read_header(path).get("__metadata__")
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     try:
         stored = json.loads(text or "")
@@ -80,30 +86,31 @@ def describe(path: str | os.PathLike[str]) -> ModelInfo:
     return ModelInfo(path.stem, path, config, card)
 
 
+def tensor_digest(config: XTConfig, tensors: Mapping[str, NDArray[Any]]) -> str:
+    """sha256 of a configuration and its tensors in the order of their names; floats count by their float32 value."""
+    digest = hashlib.sha256(config.to_json().encode())
+    for name, values in sorted(tensors.items()):
+        digest.update(f"{name}:{values.shape}".encode())
+        digest.update(values.astype("<f4" if values.dtype.kind == "f" else "<i8").tobytes())
+    return digest.hexdigest()
+
+
 def file_digest(path: Path) -> str:
-    """sha256 of a file's configuration and its tensors in the order of their names, as they are stored."""
+    """`tensor_digest` of a model file: that of the model that `load_model` makes of it."""
     stat = path.stat()
     return _digest(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=64)
 def _digest(path: Path, _mtime: int, _size: int) -> str:
-    header, start = _read_header(path)
-    digest = hashlib.sha256(describe(path).config.to_json().encode())
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    with path.open("rb") as file:
-        for name, entry in sorted(tensors.items()):
-            if not isinstance(entry, dict):
-                raise ModelError(path, f"the entry of {name} is damaged")
-            first, last = entry["data_offsets"]
-            file.seek(start + first)
-            digest.update(f"{name}:{entry['dtype']}:{entry['shape']}".encode())
-            digest.update(file.read(last - first))
-    return digest.hexdigest()
+    try:
+        return tensor_digest(describe(path).config, load_file(path))
+    except SafetensorError as error:
+        raise ModelError(path, f"can't be read: {error}", "get the file again") from error
 
 
-def _read_header(path: Path) -> tuple[dict[str, object], int]:
-    """The JSON header of a safetensors file and where its tensors begin."""
+def _read_header(path: Path) -> dict[str, object]:
+    """The JSON header of a safetensors file."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -116,7 +123,7 @@ def _read_header(path: Path) -> tuple[dict[str, object], int]:
         raise ModelError(path, "is not a safetensors file", "choose a model file") from error
     if not isinstance(header, dict):
         raise ModelError(path, "is not a safetensors file", "choose a model file")
-    return header, 8 + size
+    return header
 
 
 def _bundled() -> Path:

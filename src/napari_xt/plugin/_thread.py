@@ -78,7 +78,7 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
         self._worker = create_worker(_pulled, make, _worker_class=_Worker, _start_thread=False)
         self._worker.yielded.connect(self._take)
         self._worker.finished.connect(self._finish)
-        viewer.window._qt_window.destroyed.connect(self.stop)  # noqa: SLF001 - napari stops workers of the current viewer only
+        viewer.window._qt_window.destroyed.connect(self.stop)  # noqa: SLF001 - napari stops workers of the current viewer alone
         _going_on.add(self)
         self._worker.start()
 

@@ -59,6 +59,9 @@ def run(
     XTError
         The image, the model or an option can't be used, or another run is going on in this viewer.
     """
+    from napari_xt.plugin.view import plain
+
+    viewer = plain(viewer)
     layer = _image_layer(viewer, image)
     settings = _settings(viewer, layer, options)
     planned(layer, model, settings)

@@ -12,9 +12,19 @@ from napari.viewer import Viewer
 from napari_xt.geometry import Box
 
 
+def plain(viewer: Viewer) -> Viewer:
+    """The viewer itself, where napari hands a plugin a proxy of it.
+
+    The proxy warns at private names. Two are needed, as napari has no public way to ask: the canvas for its size, the
+    window for its end.
+    """
+    unproxied: Viewer = getattr(viewer, "__wrapped__", viewer)
+    return unproxied
+
+
 def visible_box(viewer: Viewer, layer: Layer) -> Box | None:
     """The part of an image layer that the canvas shows, in its level-0 pixels; None where it shows nothing of it."""
-    height, width = viewer.window._qt_viewer.canvas.size  # noqa: SLF001 - napari has no public way to ask
+    height, width = viewer.window._qt_viewer.canvas.size  # noqa: SLF001 - see `plain`
     half = np.array([height, width]) / viewer.scene.camera.zoom / 2
     centre = np.asarray(viewer.scene.camera.center)[-2:]
     corners = itertools.product(*np.stack([centre - half, centre + half]).T)

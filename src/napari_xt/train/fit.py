@@ -17,7 +17,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from napari_xt.model.tokens import to_regions
 from napari_xt.model.xt import XT, XTOutput
 from napari_xt.train.losses import window_loss
 from napari_xt.train.scenes import Scene, draw_sample
@@ -93,14 +92,12 @@ def fit(
     checkpoint
         A file to continue from where it is there, written at each report (``weights_only`` tensors).
     """
-    rng = np.random.default_rng(settings.seed)
-    torch.manual_seed(settings.seed)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimiser = _optimiser(model, settings)
     first = _resume(checkpoint, model, average, optimiser)
-    rng.bit_generator.advance(first << 40)  # type: ignore[attr-defined]
     started, losses = time.monotonic(), []
     for step in range(first, settings.steps):
+        rng = np.random.default_rng((settings.seed, step))  # so that a resumed training draws what it would have drawn
         _set_rate(optimiser, settings, step)
         losses.append(_train_step(model, scenes, settings, optimiser, rng))
         _follow(average, model, min(settings.average, (step + 1) / (step + 10)))
@@ -123,11 +120,9 @@ def train_mode(model: XT, frozen: bool) -> None:
 def forward_window(model: XT, images: Tensor, settings: FitSettings, rng: np.random.Generator) -> XTOutput:
     """Run windows ``(B, C, H + 2 halo, W + 2 halo)`` with context and regions dropped at random, at a random origin."""
     config = model.config
-    halo = config.halo_px
     # cut without padding: the sample brings its halo along
     side, step = config.outer_px, config.region_px
     regions = rearrange(images.unfold(2, side, step).unfold(3, side, step), "b c r q y x -> b r q c y x")
-    assert halo or regions.shape == to_regions(images, step).shape
     grid = regions.shape[:3]
     flat = regions.flatten(0, 2).contiguous(memory_format=torch.channels_last)
     with torch.set_grad_enabled(settings.encoder_rate > 0):

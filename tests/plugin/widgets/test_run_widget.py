@@ -62,6 +62,19 @@ def test_button_predicts_what_the_api_predicts(dock: Callable[..., Docked], qtbo
     assert "done" in widget.status.text()
 
 
+def test_docked_by_napari_it_runs_without_a_warning(
+    canopy: Path, make_napari_viewer: Callable[..., Any], qtbot: QtBot, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)  # napari hands its plugins a proxy of it
+    viewer.add_image(picture(200, 300), name="scene")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-xt", "Run xT")
+    widget.form.more.out.setText(str(tmp_path / "a.xt.zarr"))
+    widget.run_button.click()
+    qtbot.waitUntil(over(widget), timeout=LONG_MS)
+    assert open_prediction(tmp_path / "a.xt.zarr").complete
+    assert len(viewer.layers) == 4
+
+
 def test_stop_button(dock: Callable[..., Docked], qtbot: QtBot, tmp_path: Path) -> None:
     _, widget = dock(picture(600, 2000))
     widget.form.more.out.setText(str(tmp_path / "a.xt.zarr"))

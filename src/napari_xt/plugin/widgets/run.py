@@ -25,7 +25,7 @@ from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import SettingsError, XTError
 from napari_xt.plugin.run import RunHandle, planned, run, session_of
 from napari_xt.plugin.session import RunState
-from napari_xt.plugin.view import visible_box
+from napari_xt.plugin.view import plain, visible_box
 from napari_xt.plugin.widgets.form import Form
 from napari_xt.plugin.widgets.image_combo import ImageCombo, alive
 
@@ -49,6 +49,7 @@ class RunWidget(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.handle: RunHandle | None = None
+        viewer = plain(viewer)
         self._viewer, self._session = viewer, session_of(viewer)
         self.image = ImageCombo(viewer)
         self.form = Form(self.image)
