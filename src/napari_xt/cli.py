@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import fields
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -17,12 +19,14 @@ import psutil
 
 from napari_xt._version import __version__
 from napari_xt.engine.settings import RunSettings
-from napari_xt.errors import SettingsError, XTError, printable
+from napari_xt.errors import MissingDependencyError, SettingsError, XTError, printable
 
 if TYPE_CHECKING:
     from napari_xt.io.prediction import Prediction
 
 DONE, WRONG_INPUT, DAMAGED_REGIONS = 0, 2, 3  # exit codes; stopped by a signal: 128 + its number
+CLOSED_PIPE = 128 + 13  # SIGPIPE, which Windows does not have
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stopped(BaseException):
@@ -41,30 +45,56 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
+    SIGINT and SIGTERM end it in order while it runs on the main thread.
+
     Parameters
     ----------
     arguments
         Default: those of the process.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    with _signals():
+        try:
+            code = _called(arguments)
+            print(end="", flush=True)  # a pipe that nobody reads is noticed here, not when Python ends
+        except XTError as error:
+            return _fail(str(error), WRONG_INPUT)
+        except _Stopped as stopped:
+            why = f"stopped by {signal.Signals(stopped.number).name}"
+            return _fail(f"{why}: what is done is kept; run the same command again to go on", 128 + stopped.number)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return CLOSED_PIPE
+        except OSError as error:
+            return _fail(str(XTError(error.filename or "the system", error.strerror or str(error))), WRONG_INPUT)
+        return code
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = {number: signal.signal(number, _stop) for number in SIGNALS}
     try:
-        chosen = _parser().parse_args(arguments)
-        verb: Callable[[argparse.Namespace], int] = chosen.verb
-        return verb(chosen)
-    except XTError as error:
-        return _fail(str(error), WRONG_INPUT)
-    except _Stopped as stopped:
-        return _fail("stopped: what is done is kept; run the same command again to go on", 128 + stopped.number)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    for later in (signal.SIGINT, signal.SIGTERM):
+    for later in SIGNALS:
         signal.signal(later, signal.SIG_DFL)  # a second time ends at once
     raise _Stopped(number)
+
+
+def _called(arguments: Sequence[str] | None) -> int:
+    try:
+        chosen = _parser().parse_args(arguments)
+    except SystemExit as end:  # --help and --version have printed
+        return int(end.code or DONE)
+    verb: Callable[[argparse.Namespace], int] = chosen.verb
+    return verb(chosen)
 
 
 def _fail(sentence: str, code: int) -> int:
@@ -73,7 +103,7 @@ def _fail(sentence: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="napari-xt", description="xT over images far larger than memory.")
+    parser = _Parser(prog="napari-xt", description="xT over images far larger than memory.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     info = _verb(verbs, "info", _info, "what an image file holds")
@@ -97,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 def _verb(
     verbs: argparse._SubParsersAction[_Parser], name: str, call: Callable[[argparse.Namespace], int], text: str
 ) -> _Parser:
-    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
     verb.set_defaults(verb=call)
     return verb
 
@@ -143,10 +173,10 @@ def _words(value: object) -> str:
 
 def _plan(chosen: argparse.Namespace) -> int:
     from napari_xt.engine.device import machine
-    from napari_xt.engine.plan import plan
+    from napari_xt.engine.plan import card, plan
 
     settings = _settings(chosen)
-    print(_printable_lines(str(plan(chosen.image, chosen.model, settings, machine(settings.device)))))
+    _table(card(plan(chosen.image, chosen.model, settings, machine(settings.device))))
     return DONE
 
 
@@ -155,26 +185,30 @@ def _run(chosen: argparse.Namespace) -> int:
     return DAMAGED_REGIONS if len(prediction.failed) else DONE
 
 
-def _reported(image: str, model: str, settings: RunSettings, out: str | None) -> Prediction:
-    """Run, with the card before, a bar meanwhile and a table after."""
+def _reported(
+    image: str, model: str, settings: RunSettings, out: str | None, *, bar_in_logs: bool = False
+) -> Prediction:
+    """Run, with the card before, a bar meanwhile (on a terminal, or asked for) and a table after."""
     from tqdm.auto import tqdm
 
     from napari_xt.engine.events import RunFinished, RunStarted, StageProgress
+    from napari_xt.engine.plan import card
     from napari_xt.engine.run import stream
     from napari_xt.io.prediction import open_prediction
 
-    with closing(stream(image, model, settings, out=out)) as events, tqdm(unit="region", disable=None) as bar:
-        for event in events:
-            if isinstance(event, RunStarted):
-                bar.write(f"{_printable_lines(str(event.plan))}\n{'store':<10}{printable(event.out)}\n")
-                bar.reset(event.plan.regions)
-                prediction = open_prediction(event.out, threshold=event.plan.threshold)
-            elif isinstance(event, StageProgress) and event.stage == "encode":
-                bar.update(event.done - bar.n)
-            elif isinstance(event, RunFinished):
-                summary = event.summary
-    _table([("regions", f"{summary.regions}, {summary.encoded} now, {summary.regions_per_second:.1f} a second")])
-    _table(_summary(prediction))
+    seen = sys.stderr is not None and (sys.stderr.isatty() or bar_in_logs)
+    with closing(stream(image, model, settings, out=out)) as events:
+        started = next(event for event in events if isinstance(event, RunStarted))
+        _table([*card(started.plan), ("store", started.out), ("", "")])
+        with tqdm(total=started.plan.regions, initial=started.done, unit="region", disable=not seen) as bar:
+            for event in events:
+                if isinstance(event, StageProgress) and event.stage == "encode":
+                    bar.update(event.done - bar.n)
+                elif isinstance(event, RunFinished):
+                    summary = event.summary
+    prediction = open_prediction(started.out, threshold=started.plan.threshold)
+    speed = f"{summary.regions}, {summary.encoded} now, {summary.regions_per_second:.1f} a second"
+    _table([("regions", speed), *_summary(prediction)])
     return prediction
 
 
@@ -225,7 +259,8 @@ def _models(chosen: argparse.Namespace) -> int:
 def _demo(chosen: argparse.Namespace) -> int:
     from napari_xt.plugin.demo import SCENE, held_out_quality, show
 
-    prediction = _reported(str(SCENE), "canopy", RunSettings(restart=True), chosen.out)
+    _check_screen(chosen.screenshot)
+    prediction = _reported(str(SCENE), "canopy", RunSettings(restart=True), chosen.out, bar_in_logs=True)
     quality = held_out_quality(prediction)
     figures = f"precision {quality.precision:.2f}, recall {quality.recall:.2f}, F1 {quality.f1:.2f} at IoU 0.4"
     counts = f"{quality.predicted} boxes, {quality.drawn} drawn by hand"
@@ -235,12 +270,21 @@ def _demo(chosen: argparse.Namespace) -> int:
     return DONE
 
 
+def _check_screen(screenshot: str) -> None:
+    """Find before a run what would keep its end from being shown."""
+    if importlib.util.find_spec("napari") is None:
+        raise MissingDependencyError("napari", "is not installed", "pip install 'napari-xt[all]'")
+    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
+        raise SettingsError("napari", "needs a screen and finds none", "run it on a desktop, or with xvfb-run")
+    folder = os.path.dirname(os.path.abspath(screenshot))
+    if os.path.isdir(screenshot) or (os.path.exists(folder) and not os.access(folder, os.W_OK | os.X_OK)):
+        raise SettingsError(f"screenshot {screenshot}", "can't be written", "give another path")
+
+
 def _table(lines: Sequence[tuple[str, str]]) -> None:
+    """Print names and texts in two columns, whatever they hold and whatever standard output can show."""
     width = max((len(name) for name, _ in lines), default=0) + 2
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     for name, text in lines:
-        print(printable(f"{name:<{width}}{text}"))
-
-
-def _printable_lines(text: str) -> str:
-    """Escape each line of ``text`` by itself."""
-    return "\n".join(printable(line) for line in text.splitlines())
+        line = printable(f"{name:<{width}}{text}".rstrip())
+        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
