@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -250,8 +251,16 @@ def test_a_hopeless_run_stops(model: XT, scene: np.ndarray, tmp_path: Path) -> N
         xt.predict(path, model, out=tmp_path / "out.xt.zarr")
 
 
-def test_torch_is_left_as_it_was(model: XT, scene: np.ndarray, tmp_path: Path) -> None:
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_torch_is_left_as_it_was(model: XT, scene: np.ndarray, tmp_path: Path) -> None:
     events = xt.stream(scene, model, out=tmp_path / "out.xt.zarr")
     next(events), next(events)
     assert torch.get_num_threads() == 1
