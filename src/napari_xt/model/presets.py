@@ -15,5 +15,6 @@ CANOPY = XTConfig(
     mask=("background", "crown"),
     boxes=("tree",),
     scores=("open", "sparse", "dense"),
+    threshold=0.25,
 )
 """Tree crowns in 10 cm aerial RGB: the bundled model ``canopy``."""

@@ -17,8 +17,8 @@ from napari_xt.io.prediction import Prediction
 from napari_xt.plugin.overlays import Place
 from napari_xt.plugin.reader import prediction_layers
 from napari_xt.plugin.sample_data import CROWNS, IMAGE, canopy
-from napari_xt.train.canopy import HELD_OUT_FROM
-from napari_xt.train.evaluate import BoxQuality, box_quality
+from napari_xt.train.canopy import HELD_OUT_FROM, strip_quality
+from napari_xt.train.evaluate import BoxQuality
 
 SCENE = Path(str(files("napari_xt") / IMAGE))
 CORNERS = ["y0", "x0", "y1", "x1"]
@@ -27,13 +27,8 @@ CORNERS = ["y0", "x0", "y1", "x1"]
 def held_out_quality(prediction: Prediction) -> BoxQuality:
     """How good the boxes are on the strip of the scene that the model was never trained on."""
     drawn = pd.read_csv(str(files("napari_xt") / CROWNS))
-    return box_quality(_in_strip(prediction.boxes), _in_strip(drawn))
-
-
-def _in_strip(boxes: pd.DataFrame) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Corners ``(n, 4)`` of the boxes whose centre lies in the strip, level-0 px."""
-    inside = (boxes["y0"] + boxes["y1"]) / 2 >= HELD_OUT_FROM
-    return boxes.loc[inside, CORNERS].to_numpy(np.float64)
+    predicted, known = (boxes[CORNERS].to_numpy(np.float64) for boxes in (prediction.boxes, drawn))
+    return strip_quality(predicted, known)
 
 
 def show(prediction: Prediction, screenshot: str | os.PathLike[str], *, stay: bool) -> None:
