@@ -6,8 +6,10 @@ Knows the sample and napari; must not know how the prediction came to be.
 from __future__ import annotations
 
 import os
+import time
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,9 @@ from napari_xt.plugin.reader import prediction_layers
 from napari_xt.plugin.sample_data import CROWNS, IMAGE, canopy
 from napari_xt.train.canopy import HELD_OUT_FROM, strip_quality
 from napari_xt.train.evaluate import BoxQuality
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
 
 SCENE = Path(str(files("napari_xt") / IMAGE))
 CORNERS = ["y0", "x0", "y1", "x1"]
@@ -64,9 +69,22 @@ def show(prediction: Prediction, screenshot: str | os.PathLike[str], *, stay: bo
         [strip], name="never trained on", edge_color="magenta", face_color="transparent", edge_width=12, **place
     )
     viewer.reset_view()
+    _wait_until_loaded(viewer)
     Path(screenshot).parent.mkdir(parents=True, exist_ok=True)
     viewer.screenshot(os.fspath(screenshot), canvas_only=False, flash=False)
     if stay:
         napari.run()
     else:
         viewer.close()
+
+
+def _wait_until_loaded(viewer: Viewer, seconds: float = 60.0) -> None:
+    """Let napari fetch what its layers show, which it may do in a thread of its own."""
+    from napari.qt import get_qapp
+
+    end = time.monotonic() + seconds
+    get_qapp().processEvents()
+    while not all(layer.loaded for layer in viewer.layers) and time.monotonic() < end:
+        get_qapp().processEvents()
+        time.sleep(0.01)
+    get_qapp().processEvents()
