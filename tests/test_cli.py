@@ -59,7 +59,7 @@ def words(line: str, folder: Path) -> list[str]:
 def locked(folder: Path) -> Path:
     """A folder that can't be written, by root neither."""
     if os.geteuid() == 0:
-        return Path("/sys/kernel")
+        return Path("/proc")
     (folder / "locked").mkdir(mode=0o555, exist_ok=True)
     return folder / "locked"
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CANDIDATE = 0.05  # boxes below this score are not kept at all
+BAND = 64  # rows of local features that a head works on at a time
 PAD_ROWS = 16  # a matrix product on a few rows gives other bits than the same rows among sixteen
 
 
@@ -42,9 +43,21 @@ class DenseHead(nn.Module):
 
     def forward(self, local: Tensor, context: Tensor) -> Tensor:
         """``local (B, c, h, w)``, ``context (B, R n, Q n, D)`` -> logits ``(B, outputs, h, w)``."""
-        wide = self.from_context(context).permute(0, 3, 1, 2)
+        height, width = local.shape[-2:]
+        tokens = self.from_context(context).permute(0, 3, 1, 2)  # (B, hidden, R n, Q n)
+        wide = F.interpolate(tokens, size=(tokens.shape[2], width), mode="bilinear", align_corners=False)
+        bands = (slice(first, min(first + BAND, height)) for first in range(0, height, BAND))
+        return torch.cat([self._band(local[:, :, rows], wide, rows, height) for rows in bands], dim=2)
+
+    def _band(self, local: Tensor, wide: Tensor, rows: slice, height: int) -> Tensor:
+        """Some rows of the window: what a whole window takes while it is worked on is not all in memory at once."""
+        last = wide.shape[2] - 1
+        at = (torch.arange(rows.start, rows.stop, device=wide.device) + 0.5) * ((last + 1) / height) - 0.5
+        at = at.clamp(0, last)
+        above = at.floor().long()
+        share = (at - above)[:, None]
         x = self.from_local(local)
-        x += F.interpolate(wide, size=local.shape[-2:], mode="bilinear", align_corners=False)
+        x += torch.lerp(wide[:, :, above], wide[:, :, (above + 1).clamp(max=last)], share)
         logits: Tensor = self.out(self.mix(x.relu_()).relu_())
         return logits
 

@@ -40,8 +40,8 @@ def to_regions(images: Tensor, region_px: int, halo_px: int = 0) -> Tensor:
 
 
 def from_regions(maps: Tensor) -> Tensor:
-    """Put the maps of regions side by side: ``(B, R, Q, C, h, w) -> (B, C, R h, Q w)``."""
-    return rearrange(maps, "b r q c h w -> b c (r h) (q w)")
+    """Put the maps of regions side by side: ``(B, R, Q, C, h, w) -> (B, C, R h, Q w)``, channels last in memory."""
+    return rearrange(maps, "b r q c h w -> b (r h) (q w) c").permute(0, 3, 1, 2)
 
 
 def token_map(tokens: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ class XT(nn.Module):
         context
             ``(B, R, Q, L, D)``.
         """
-        whole, wide = from_regions(local).contiguous(memory_format=torch.channels_last), token_map(context)
+        whole, wide = from_regions(local), token_map(context)
         return XTOutput(
             mask=self.mask_head(whole, wide) if self.mask_head else None,
             boxes=self.box_head(whole, wide) if self.box_head else None,
