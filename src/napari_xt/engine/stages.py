@@ -18,7 +18,7 @@ from napari_xt.errors import XTError
 from napari_xt.geometry import IDS_PER_REGION, Box, Region, Window
 from napari_xt.io.image import Image
 from napari_xt.io.mask import mask_from_probability
-from napari_xt.io.merge import BOX_DTYPE, suppress
+from napari_xt.io.merge import BOX_DTYPE, box_rows, suppress
 from napari_xt.io.resample import read_run
 from napari_xt.io.store import RegionData, Status
 from napari_xt.model.heads import Detections, decode_boxes
@@ -186,10 +186,7 @@ def _candidates(found: Detections, plan: Plan, box: Box, iou: float) -> NDArray[
     cells = (centres[inside] // plan.grid.region_px).astype(np.int64)
     corners = found.boxes.cpu().numpy().astype(np.float64)[inside] + np.tile(origin, 2)
     corners = corners.clip(0, np.tile(plan.frame.shape_run, 2)) * np.tile(plan.frame.px_per_run, 2)
-    rows = np.zeros(len(cells), BOX_DTYPE)
-    for i, name in enumerate(("y0", "x0", "y1", "x1")):
-        rows[name] = corners[:, i]
-    rows["label"], rows["score"] = found.labels.cpu().numpy()[inside], found.scores.cpu().numpy()[inside]
+    rows = box_rows(corners, found.labels.cpu().numpy()[inside], found.scores.cpu().numpy()[inside])
     rows = _numbered(rows, cells[:, 0] * plan.grid.shape[1] + cells[:, 1])
     kept = rows[suppress(rows, iou, across_regions=False)]
     return _numbered(kept, kept["id"] // IDS_PER_REGION)

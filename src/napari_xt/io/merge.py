@@ -31,6 +31,15 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+def box_rows(corners: Floats, labels: NDArray[np.generic], scores: NDArray[np.generic]) -> NDArray[np.void]:
+    """Boxes as ``BOX_DTYPE`` rows without ids: ``corners (n, 4)`` y0, x0, y1, x1, ``labels (n,)``, ``scores (n,)``."""
+    rows = np.zeros(len(corners), BOX_DTYPE)
+    for i, name in enumerate(("y0", "x0", "y1", "x1")):
+        rows[name] = corners[:, i]
+    rows["label"], rows["score"] = labels, scores
+    return rows
+
+
 def suppress(boxes: NDArray[np.void], iou: float, *, across_regions: bool) -> NDArray[np.bool_]:
     """Which boxes stay.
 

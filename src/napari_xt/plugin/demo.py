@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from napari_xt.errors import MissingDependencyError
 from napari_xt.io.prediction import Prediction
+from napari_xt.plugin.boxes import outlines, rectangles
 from napari_xt.plugin.overlays import Place
 from napari_xt.plugin.reader import prediction_layers
 from napari_xt.plugin.sample_data import CROWNS, IMAGE, canopy
@@ -47,27 +47,17 @@ def show(prediction: Prediction, screenshot: str | os.PathLike[str], *, stay: bo
         Where to, a PNG file.
     stay
         Leave napari open until the user closes it.
-
-    Raises
-    ------
-    MissingDependencyError
-        napari or a Qt binding is not installed.
     """
-    try:
-        import napari
-        from napari.layers import Layer
-    except ImportError as error:
-        raise MissingDependencyError("napari", "is not installed", "pip install 'napari-xt[all]'") from error
+    import napari
+    from napari.layers import Layer
 
     viewer = napari.Viewer(title="napari-xt demo")
     for data in (*prediction_layers(prediction), canopy()[-1]):
         viewer.add_layer(Layer.create(*data))
     height, width = prediction.layout.frame.shape_px
-    strip = np.array([[HELD_OUT_FROM, 0], [HELD_OUT_FROM, width], [height, width], [height, 0]])
+    strip = rectangles(pd.DataFrame([(HELD_OUT_FROM, 0, height, width)], columns=CORNERS))
     place = Place.of_frame(prediction.layout.frame).cells(1, 1)
-    viewer.add_shapes(
-        [strip], name="never trained on", edge_color="magenta", face_color="transparent", edge_width=12, **place
-    )
+    viewer.add_shapes(strip, **{**outlines("magenta"), "edge_width": 12, "name": "never trained on", **place})
     viewer.reset_view()
     _wait_until_loaded(viewer)
     Path(screenshot).parent.mkdir(parents=True, exist_ok=True)

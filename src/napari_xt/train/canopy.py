@@ -144,7 +144,8 @@ def measure(model: XT, data: Path) -> dict[str, float]:
     truth = make_targets(scene.boxes, Box(0, 0, height, width), padded, 1, side)
     drawn = truth.crown[HELD_OUT_FROM:height, :width] > 0
     scores = scores[scores["y0"] >= HELD_OUT_FROM - side // 2]
-    told = np.array([CANOPY.scores.index(name) for name in scores["class"]]) if CANOPY.scores else np.zeros(0)
+    names = model.config.scores or ()
+    told = np.array([names.index(name) for name in scores["class"]])
     known = truth.classes[scores["region_row"], scores["region_col"]]
     return {
         "precision": quality.precision,

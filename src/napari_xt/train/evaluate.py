@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from napari_xt.geometry import Box
-from napari_xt.io.merge import BOX_DTYPE, suppress
+from napari_xt.geometry import IDS_PER_REGION, Box
+from napari_xt.io.merge import box_rows, suppress
 from napari_xt.model.heads import decode_boxes
 from napari_xt.model.xt import XT
 from napari_xt.train.scenes import Scene
@@ -95,10 +95,8 @@ def scene_metrics(model: XT, scene: Scene) -> dict[str, float]:
 def scene_boxes(model: XT, raw: torch.Tensor, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Boxes ``(n, 4)`` and scores of a box head's output on a whole scene, all competing with each other."""
     found = decode_boxes(raw, model.config.local.stride)
-    rows = np.zeros(len(found.scores), BOX_DTYPE)
     corners = found.boxes.numpy().astype(np.float64).clip(0, np.tile(scene.pixels.shape[1:], 2))
-    for i, name in enumerate(("y0", "x0", "y1", "x1")):
-        rows[name] = corners[:, i]
-    rows["id"], rows["label"], rows["score"] = np.arange(len(rows)) % 4096, found.labels, found.scores
+    rows = box_rows(corners, found.labels.numpy(), found.scores.numpy())
+    rows["id"] = np.arange(len(rows)) % IDS_PER_REGION  # all of one region
     keep = suppress(rows, model.config.suppression_iou, across_regions=False)
     return corners[keep], rows["score"][keep].astype(np.float64)
