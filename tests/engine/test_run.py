@@ -213,6 +213,24 @@ def test_without_a_place_results_go_beside_the_image_or_to_the_users_results(
     assert xt.predict(scene[:64, :64], model).path.parent == results_folder()
 
 
+def test_a_plane_that_is_named_is_the_same_as_the_one_that_is_meant(
+    model: XT, scene: np.ndarray, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "stack.zarr", tmp_path / "out.xt.zarr"
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    group.create_array("0", data=np.stack([scene, 255 - scene])[:, :128, :128].transpose(0, 3, 1, 2))
+    axes = [
+        {"name": name, "type": kind} for name, kind in zip("zcyx", ("space", "channel", "space", "space"), strict=True)
+    ]
+    scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0, 1.0]}]
+    levels = [{"path": "0", "coordinateTransformations": scale}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    first = xt.predict(path, model, out=out)
+    assert_same(xt.predict(path, model, out=out, plane={"z": 0}), first)
+    with pytest.raises(StoreMismatchError, match="plane"):
+        xt.predict(path, model, out=out, plane={"z": 1})
+
+
 @pytest.fixture
 def damaged(scene: np.ndarray, tmp_path: Path) -> Path:
     path = tmp_path / "damaged.zarr"

@@ -158,7 +158,7 @@ def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machin
         stride=config.local.stride,
         level=level,
         resampled=shape_run != image.level_shapes[level],
-        plane=dict(settings.plane or {}),
+        plane=dict(image.plane),
         channels=_channels(image, model, settings),
         roi_run=roi,
         outputs=_outputs(model, settings),

@@ -34,6 +34,11 @@ def to_regions(images: Tensor, region_px: int, halo_px: int = 0) -> Tensor:
     height, width = images.shape[-2:]
     bottom, right = -height % region_px, -width % region_px
     padded = F.pad(images, (halo_px, right + halo_px, halo_px, bottom + halo_px), mode="replicate")
+    return cut_regions(padded, region_px, halo_px)
+
+
+def cut_regions(padded: Tensor, region_px: int, halo_px: int) -> Tensor:
+    """Cut images that bring their halo along, ``(B, C, R S + 2 halo, Q S + 2 halo) -> (B, R, Q, C, P, P)``."""
     side = region_px + 2 * halo_px
     cut = padded.unfold(2, side, region_px).unfold(3, side, region_px)  # (B, C, R, Q, P, P)
     return rearrange(cut, "b c r q y x -> b r q c y x")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
+from napari_xt.model.tokens import cut_regions
 from napari_xt.model.xt import XT, XTOutput
 from napari_xt.train.losses import window_loss
 from napari_xt.train.scenes import Scene, draw_sample
@@ -119,10 +119,7 @@ def train_mode(model: XT, frozen: bool) -> None:
 
 def forward_window(model: XT, images: Tensor, settings: FitSettings, rng: np.random.Generator) -> XTOutput:
     """Run windows ``(B, C, H + 2 halo, W + 2 halo)`` with context and regions dropped at random, at a random origin."""
-    config = model.config
-    # cut without padding: the sample brings its halo along
-    side, step = config.outer_px, config.region_px
-    regions = rearrange(images.unfold(2, side, step).unfold(3, side, step), "b c r q y x -> b r q c y x")
+    regions = cut_regions(images, model.config.region_px, model.config.halo_px)
     grid = regions.shape[:3]
     flat = regions.flatten(0, 2).contiguous(memory_format=torch.channels_last)
     with torch.set_grad_enabled(settings.encoder_rate > 0):
