@@ -14,7 +14,7 @@ images = torch.randn(1, 3, 512, 768)  # (B, C, H, W), normalised
 
 regions = to_regions(images, model.config.region_px, model.config.halo_px)  # (B, R, Q, C, P, P)
 tokens, local = (x.reshape(*regions.shape[:3], *x.shape[1:]) for x in model.encode(regions.flatten(0, 2)))
-context = model.contextualise(tokens)  # (B, R, Q, L, D)
+context = model.contextualise(tokens)  # .regions (B, R, Q, L, D)
 output = model.decode(local, context)  # logits: mask, boxes, scores
 classes = output.mask.argmax(dim=1)  # (B, R S / s, Q S / s)
 

@@ -7,9 +7,11 @@ from .io.image import Image as Image
 from .io.image import open_image as open_image
 from .io.prediction import Prediction as Prediction
 from .io.prediction import open_prediction as open_prediction
+from .model.checkpoint import convert_model as convert_model
 from .model.checkpoint import load_model as load_model
 from .model.checkpoint import save_model as save_model
 from .model.config import XTConfig as XTConfig
+from .model.new import new_model as new_model
 from .model.xt import XT as XT
 from .model.zoo import list_models as list_models
 from .plugin.run import run as run

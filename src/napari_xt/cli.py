@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DONE, WRONG_INPUT, DAMAGED_REGIONS = 0, 2, 3  # exit codes; stopped by a signal: 128 + its number
 CLOSED_PIPE = 128 + 13  # SIGPIPE, which Windows does not have
+LABELS_TOLD = 5
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -115,9 +116,17 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--model", default="canopy", help="a bundled model's name or a file (default: canopy)")
         _add_settings(verb)
     verb.add_argument("--out", help="the store, NAME.xt.zarr (default: beside the image)")
-    models = _verb(verbs, "models", _models, "list the bundled models, or check a model file")
-    models.add_argument("action", nargs="?", choices=["check"])
-    models.add_argument("file", nargs="?")
+    models = _verb(verbs, "models", _models, "list the bundled models, check a model file, or convert a released one")
+    models.add_argument("action", nargs="?", choices=["check", "convert"])
+    models.add_argument("file", nargs="?", help="a .safetensors or released .ckpt file, or hf:owner/name/file")
+    models.add_argument("out", nargs="?", help="convert: the .safetensors file to write")
+    models.add_argument("--attention", choices=["hyper", "naive"], help="of a released checkpoint that does not say")
+    models.add_argument("--in-context-patches", type=int, help="of a released checkpoint that does not say")
+    models.add_argument("--window", type=int, help="regions along a window of a released checkpoint")
+    bench = _verb(verbs, "bench", _bench, "measure what the documentation claims, on this machine")
+    bench.add_argument("name", choices=["context-proof"], help="F1 with each context encoder and with none, synthetic")
+    bench.add_argument("--seeds", type=int, default=3, help="how often each is trained (default: 3)")
+    bench.add_argument("--json", help="write the figures to this file, too")
     demo = _verb(verbs, "demo", _demo, "find tree crowns in the bundled aerial image and show them in napari")
     demo.add_argument("--out", default="demo.xt.zarr", help="the store (default: demo.xt.zarr)")
     demo.add_argument("--screenshot", default="demo.png", help="the picture of napari (default: demo.png)")
@@ -137,7 +146,7 @@ def _add_settings(verb: _Parser) -> None:
     group = verb.add_argument_group("settings")
     for field in fields(RunSettings):
         flag = f"--{field.name.replace('_', '-')}"
-        action: type[argparse.Action] | str = "store_true" if field.name == "restart" else "store"
+        action = argparse.BooleanOptionalAction if isinstance(field.default, bool) else "store"
         group.add_argument(flag, action=action, default=None, help=field.metadata["help"])
 
 
@@ -225,7 +234,8 @@ def _summary(prediction: Prediction) -> list[tuple[str, str]]:
         share = 100 / max(1, sum(areas.values()))
         lines += [(f"  {name}", f"{px * sy * sx:.0f} {square} ({px * share:.1f} %)") for name, px in areas.items()]
     if layout.scores is not None and prediction.label:
-        lines.append(("label", ", ".join(f"{name} {p:.2f}" for name, p in prediction.label.items())))
+        likely = sorted(prediction.label.items(), key=lambda item: -item[1])[:LABELS_TOLD]
+        lines.append(("label", ", ".join(f"{name} {p:.2f}" for name, p in likely)))
     return [*lines, ("memory", f"{_peak_bytes() / 2**30:.2f} GiB at most")]
 
 
@@ -240,19 +250,39 @@ def _peak_bytes() -> int:
 
 
 def _models(chosen: argparse.Namespace) -> int:
-    from napari_xt.model.zoo import describe, list_models
+    from napari_xt.model.zoo import describe, find_model, list_models
 
     if chosen.action is None:
         _table([(info.name, f"{info.card.title} ({', '.join(info.config.outputs)})") for info in list_models()])
         return DONE
-    if chosen.file is None:
-        raise SettingsError("models check", "no file is named", "give the path of a model file")
-    from napari_xt.model.checkpoint import load_model
+    if chosen.file is None or (chosen.action == "convert" and chosen.out is None):
+        need = "no file is named", "give the path of a model file, and for convert of the file to write"
+        raise SettingsError(f"models {chosen.action}", *need)
+    from napari_xt.model.checkpoint import convert_model, load_model
 
-    model = load_model(chosen.file)
-    card = describe(chosen.file).card
-    _table([("model", model.name), ("title", card.title), ("licence", card.licence), ("digest", model.digest)])
-    _table([(name, f"{value:.3f}") for name, value in card.metrics.items()])
+    told = {name: getattr(chosen, name) for name in ("attention", "in_context_patches", "window")}
+    info = describe(find_model(chosen.file), **told)
+    model = load_model(info)
+    _table([("model", info.name), ("title", info.card.title), ("licence", info.card.licence), ("digest", model.digest)])
+    _table([(name, f"{value:.3f}") for name, value in info.card.metrics.items()])
+    _table([("report", line) for line in model.report])
+    if chosen.action == "convert":
+        convert_model(info, chosen.out)
+        _table([("written", chosen.out)])
+    return DONE
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    from napari_xt.train.context_proof import compare, table, write_figures
+
+    if chosen.seeds < 1:
+        raise SettingsError(f"seeds = {chosen.seeds}", "must be at least 1")
+    if chosen.json:
+        _check_writable(chosen.json)
+    rows = compare(seeds=range(chosen.seeds))
+    print(table(rows))
+    if chosen.json:
+        write_figures(rows, chosen.json)
     return DONE
 
 
@@ -276,9 +306,13 @@ def _check_screen(screenshot: str) -> None:
         raise MissingDependencyError("napari", "is not installed", "pip install 'napari-xt[all]'")
     if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
         raise SettingsError("napari", "needs a screen and finds none", "run it on a desktop, or with xvfb-run")
-    folder = os.path.dirname(os.path.abspath(screenshot))
-    if os.path.isdir(screenshot) or (os.path.exists(folder) and not os.access(folder, os.W_OK | os.X_OK)):
-        raise SettingsError(f"screenshot {screenshot}", "can't be written", "give another path")
+    _check_writable(screenshot)
+
+
+def _check_writable(path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or (os.path.exists(folder) and not os.access(folder, os.W_OK | os.X_OK)):
+        raise SettingsError(path, "can't be written", "give another path")
 
 
 def _table(lines: Sequence[tuple[str, str]]) -> None:

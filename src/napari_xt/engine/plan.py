@@ -80,6 +80,7 @@ class Plan:
     plane: dict[str, int] = field(hash=False)
     channels: tuple[int, ...]
     roi_run: Box
+    context: bool
     outputs: tuple[Output, ...]
     threshold: float
     machine: Machine
@@ -161,6 +162,7 @@ def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machin
         plane=dict(image.plane),
         channels=_channels(image, model, settings),
         roi_run=roi,
+        context=settings.context,
         outputs=_outputs(model, settings),
         threshold=config.threshold if settings.threshold is None else settings.threshold,
         machine=machine,
@@ -169,7 +171,7 @@ def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machin
         workers=settings.workers or (machine.cores if machine.device in ("cpu", "auto") else 1),
         regions=regions,
         windows=len(windows),
-        tokens=largest * config.tokens_per_region,
+        tokens=config.sequence_length(largest),
         memory_bytes=0,
         disk_bytes=0,
         warnings=tuple(warnings),
@@ -190,11 +192,16 @@ def card(plan: Plan) -> list[tuple[str, str]]:
         ("image", f"{plan.image}, {height} x {width} px, level {plan.level}{how}{scale}"),
         ("model", f"{plan.model}: {', '.join(plan.outputs)}"),
         ("regions", f"{plan.regions} of {rows * cols} ({plan.grid.region_px} px{halo})"),
-        ("windows", f"{plan.windows} of {span}, up to {plan.tokens} tokens each"),
+        (
+            "windows",
+            f"{plan.windows} of {span}, {f'up to {plan.tokens} tokens each' if plan.context else 'context off'}",
+        ),
         ("device", f"{plan.machine.device} ({plan.machine.reason}), {plan.precision}, {plan.workers} workers"),
         ("memory", f"about {plan.memory_bytes / GIB:.1f} GiB"),
         ("disk", f"up to {plan.disk_bytes / 1e6:.0f} MB"),
     ]
+    if "label" in plan.outputs:
+        lines.append(("label", f"of each window, given to its regions; the image's is their mean ({span} a window)"))
     return lines + [("warning", text) for text in plan.warnings]
 
 
@@ -273,8 +280,8 @@ def _memory(plan: Plan, config: XTConfig, largest: int) -> int:
     """The high-water mark: two windows of pixels and features, the heads' maps of one, a backbone per worker."""
     cells = (config.region_px // config.local.stride) ** 2
     pixels = 3 * config.region_px**2 * config.in_channels
-    features = 4 * cells * config.local.channels
-    heads = 4 * cells * 2 * 64 + 6 * config.region_px**2
+    features = 4 * cells * config.local.channels if config.dense else 0
+    heads = 4 * cells * 2 * 64 + 6 * config.region_px**2 if config.dense else 0
     backbone = 4 * config.outer_px**2 * 100 * plan.batch
     return PROCESS_BYTES + largest * (2 * (pixels + features) + heads) + plan.workers * backbone
 

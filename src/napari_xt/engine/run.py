@@ -110,18 +110,21 @@ def _job(opened: Image, own: bool, model: Any, settings: RunSettings, out: str |
 
 def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> Header:
     config = model.config
+    scores = config.scores if "scores" in resolved.outputs else None
+    label = config.label if "label" in resolved.outputs else None
     layout = Layout(
         frame=resolved.frame,
         grid=resolved.grid,
         stride=resolved.stride,
         mask=config.mask if "mask" in resolved.outputs else None,
         boxes=config.boxes if "boxes" in resolved.outputs else None,
-        scores=config.scores if "scores" in resolved.outputs else None,
+        scores=scores or label,
+        label=label if scores else None,
         overview_channels=len(resolved.channels),
         overview_dtype=str(image.dtype),
     )
     stored = resolved.to_json()
-    names = ("level", "plane", "channels", "roi_run", "outputs", "precision", "grid", "frame")
+    names = ("level", "plane", "channels", "roi_run", "context", "outputs", "precision", "grid", "frame")
     job = {name: stored[name] for name in names}
     digest = model.digest
     identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}

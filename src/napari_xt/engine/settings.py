@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Box
 
 Affects = Literal["result", "reading", "speed"]
-Output = Literal["mask", "boxes", "scores"]
-OUTPUTS: tuple[Output, ...] = ("mask", "boxes", "scores")
+Output = Literal["mask", "boxes", "scores", "label"]
+OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 
 def _setting(help: str, affects: Affects, default: Any = None) -> Any:
@@ -36,7 +36,10 @@ class RunSettings:
     pixel_size: str | float | None = _setting("Pixel size where the image does not say it, e.g. '0.5 um'.", "result")
     roi: Box | None = _setting("Part of the image in level-0 pixels: y0,x0,y1,x1; default: all.", "result")
     window: int | Literal["global"] | None = _setting("Regions along a window's side, or 'global'.", "result")
-    outputs: tuple[Output, ...] | None = _setting("Which of mask, boxes, scores; default: all the model has.", "result")
+    context: bool = _setting("Whether the regions of a window see each other.", "result", True)
+    outputs: tuple[Output, ...] | None = _setting(
+        "Which of mask, boxes, scores, label; default: all the model has.", "result"
+    )
     threshold: float | None = _setting("Boxes below this score are not shown; default: the model's.", "reading")
     device: str = _setting("auto, cpu, cuda, cuda:N or mps.", "speed", "auto")
     precision: Literal["auto", "float32"] = _setting("auto or float32.", "result", "auto")

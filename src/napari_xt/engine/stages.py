@@ -22,7 +22,8 @@ from napari_xt.io.merge import BOX_DTYPE, box_rows, suppress
 from napari_xt.io.resample import read_run
 from napari_xt.io.store import RegionData, Status
 from napari_xt.model.heads import Detections, decode_boxes
-from napari_xt.model.xt import XT
+from napari_xt.model.tokens import from_regions, to_full
+from napari_xt.model.xt import STORED, XT, XTOutput
 
 Pixels = NDArray[np.generic]
 
@@ -127,20 +128,41 @@ def decode(model: XT, plan: Plan, window: Window, encoded: Sequence[Encoded]) ->
     A failed region stands in the window with the background token and no local features; its mask stays 0.
     """
     tokens, local = zip(*(_features(model, e) for e in encoded), strict=True)
-    context = model.contextualise(_window(tokens, window), window.start)
+    view = _overview(model, plan, window, encoded)
+    context = model.contextualise(_window(tokens, window), window.start, plan.context, view)
     output = model.decode(_window(local, window), context)
     box, stride = _window_box(plan, window), model.config.local.stride
-    probability = mask = scores = boxes = None
+    probability = mask = boxes = None
     if "mask" in plan.outputs and output.mask is not None:
         probability = _quantise(output.mask[0], box, stride)
         mask = mask_from_probability(probability, stride, box, box)
         _blank(mask, box, plan.roi_run, [e.region for e in encoded if e.error])
-    if "scores" in plan.outputs and output.scores is not None:
-        scores = output.scores[0].softmax(-1).flatten(0, 1).cpu().numpy()
+    scores = _scores(output, plan, len(encoded))
     if "boxes" in plan.outputs and output.boxes is not None:
         boxes = _candidates(decode_boxes(output.boxes[0], stride), plan, box, model.config.suppression_iou)
     rows = [_region_data(e, i, scores, boxes) for i, e in enumerate(encoded)]
     return Decoded(box, probability, mask, tuple(rows))
+
+
+def _scores(output: XTOutput, plan: Plan, regions: int) -> NDArray[np.float32] | None:
+    """Class scores of each region, and behind them or in their stead those of the window: ``(regions, K)``."""
+    parts = []
+    if "scores" in plan.outputs and output.scores is not None:
+        parts.append(output.scores[0].softmax(-1).flatten(0, 1))
+    if "label" in plan.outputs and output.label is not None:
+        parts.append(output.label[0].softmax(-1).expand(regions, -1))
+    return torch.cat(parts, dim=1).cpu().numpy() if parts else None
+
+
+def _overview(model: XT, plan: Plan, window: Window, encoded: Sequence[Encoded]) -> Tensor | None:
+    """Tokens of the whole window at low resolution, where the model wants them; what could not be read is the mean."""
+    config = model.config
+    if not config.context.overview_tokens:
+        return None
+    lacking = torch.zeros(config.in_channels, config.region_px, config.region_px)
+    known = [None if e.pixels is None else model.prepare(e.pixels, plan.channels)[None] for e in encoded]
+    pixels = [lacking if p is None else to_full(p, config.region_px)[0] for p in known]
+    return model.overview(from_regions(_window(pixels, window)).to(model.background_token.device))
 
 
 def _window(rows: Sequence[Tensor], window: Window) -> Tensor:
@@ -153,8 +175,8 @@ def _features(model: XT, encoded: Encoded) -> tuple[Tensor, Tensor]:
         return encoded.tokens, encoded.local
     config = model.config
     side = config.region_px // config.local.stride
-    tokens = model.background_token.half().float().expand(config.tokens_per_region, -1)
-    return tokens, tokens.new_zeros(config.local.channels, side, side)
+    tokens = model.background_token.to(STORED[config.stored]).float().expand(config.tokens_per_region, -1)
+    return tokens, tokens.new_zeros(config.local.channels if config.dense else 0, side, side)
 
 
 def _window_box(plan: Plan, window: Window) -> Box:

@@ -56,11 +56,14 @@ class Layout:
     stride
         Run pixels per probability cell.
     mask, boxes, scores
-        Class names of each output, None where the model has no such head; ``mask[0]`` is the background.
+        Class names of each output, None where the model has no such head; ``mask[0]`` is the background. The scores
+        are those of the label where it is all that the model says.
     overview_channels, overview_dtype
         Of the picture of the source at the store's root.
     colors
         One ``(r, g, b, a)`` in 0..255 per mask class; None chooses.
+    label
+        Class names of the image's label, None where they are those of the scores.
     """
 
     frame: Frame
@@ -72,6 +75,7 @@ class Layout:
     overview_channels: int
     overview_dtype: str
     colors: tuple[Rgba, ...] | None = None
+    label: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.frame.shape_run != self.shape:
@@ -106,6 +110,11 @@ class Layout:
         """``(c, y, x)`` of the overview, ``(y, x)`` where there is one channel."""
         plane = _coarser(self.shape, self.overview_factor)
         return plane if self.overview_channels == 1 else (self.overview_channels, *plane)
+
+    @property
+    def values(self) -> int:
+        """How many numbers ``RegionData.scores`` holds: the scores' K and the label's."""
+        return len(self.scores or ()) + len(self.label or ())
 
     def cells(self, box: Box) -> Box:
         """The probability cells of ``box``, a block in run pixels."""
@@ -160,7 +169,10 @@ class Header:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionData:
-    """What a run says of one region: ``scores`` is float32 ``(K,)`` in 0..1 or None, ``boxes`` has ``BOX_DTYPE``."""
+    """What a run says of one region: ``scores`` is float32 in 0..1 or None, ``boxes`` has ``BOX_DTYPE``.
+
+    ``scores`` are the K of the region, and behind them those of its window where the layout has a label of its own.
+    """
 
     region: Region
     status: Status

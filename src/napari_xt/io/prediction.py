@@ -144,13 +144,16 @@ class Prediction:
 
     @property
     def label(self) -> dict[str, float] | None:
-        """The image's class probabilities: the mean over the done regions; None where there are no scores."""
-        names = self.layout.scores
+        """The image's class probabilities: the mean over the done regions; None where there are no scores.
+
+        Of a model with a label head it is the mean of what each region's window was said to be.
+        """
+        names = self.layout.label or self.layout.scores
         done = [row.scores for row in self._state().rows if row.status == Status.DONE and row.scores is not None]
         if names is None or not done:
             return None
         means = np.frombuffer(b"".join(done), np.float32).reshape(len(done), -1).mean(axis=0, dtype=np.float64)
-        return {name: float(value) for name, value in zip(names, means, strict=True)}
+        return {name: float(value) for name, value in zip(names, means[-len(names) :], strict=True)}
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -257,7 +260,7 @@ def _probabilities(rows: Sequence[RegionRow], classes: int) -> NDArray[np.float6
     table = np.full((len(rows), classes), np.nan)
     for index, row in enumerate(rows):
         if row.scores is not None:
-            table[index] = np.frombuffer(row.scores, np.float32)
+            table[index] = np.frombuffer(row.scores, np.float32)[:classes]
     return table
 
 

@@ -84,7 +84,7 @@ def score_table(rows: list[RegionRow], shape: tuple[int, int, int]) -> NDArray[n
     scores = np.full(shape, np.nan, np.float32)
     for row in rows:
         if row.scores is not None:
-            scores[row.row, row.col] = np.frombuffer(row.scores, np.float32)
+            scores[row.row, row.col] = np.frombuffer(row.scores, np.float32)[: shape[2]]
     return scores
 
 

@@ -196,7 +196,7 @@ def _paint_tables(tree: Tree, regions: list[RegionData]) -> None:
     paint(tree.status, [_cell(found, np.array([[found.status]], np.uint8)) for found in regions])
     if tree.scores is not None:
         scored = [(found, found.scores) for found in regions if found.scores is not None]
-        paint(tree.scores, [_cell(found, scores[None, None]) for found, scores in scored])
+        paint(tree.scores, [_cell(found, scores[None, None, : tree.scores.shape[-1]]) for found, scores in scored])
 
 
 def _cell(found: RegionData, values: NDArray[Any]) -> Patch:
@@ -235,7 +235,7 @@ def _complete(layout: Layout, data: BlockData) -> BlockData:
 
 def _check_region(layout: Layout, found: RegionData) -> None:
     if found.scores is not None:
-        _checked("scores", found.scores, (len(layout.scores or ()),), "float32")
+        _checked("scores", found.scores, (layout.values,), "float32")
     if found.boxes.dtype != BOX_DTYPE:
         raise ValueError(f"boxes of region {found.region.index} are {found.boxes.dtype}")
 

@@ -1,6 +1,6 @@
-"""Model files: one ``.safetensors`` whose metadata carries the configuration and the card. Never executes code.
+"""Model files, in and out: our own ``.safetensors`` and the checkpoints that were released with the paper.
 
-Knows files of tensors; knows no images and no stores.
+Nothing in a file is ever executed. Knows files of tensors; knows no images and no stores.
 """
 
 from __future__ import annotations
@@ -13,20 +13,37 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from napari_xt.errors import ModelError
 from napari_xt.model.config import ModelCard
+from napari_xt.model.released.config import Attention
+from napari_xt.model.released.reader import Released, read_released
 from napari_xt.model.xt import XT
-from napari_xt.model.zoo import METADATA_KEY, ModelInfo, describe, file_digest, find_model
+from napari_xt.model.zoo import METADATA_KEY, RELEASED, ModelInfo, describe, find_model
 
 
-def load_model(name: str | os.PathLike[str] | ModelInfo) -> XT:
+def load_model(
+    name: str | os.PathLike[str] | ModelInfo,
+    *,
+    attention: Attention | None = None,
+    in_context_patches: int | None = None,
+    window: int | None = None,
+    region_encoder: nn.Module | None = None,
+    context: nn.Module | None = None,
+) -> XT:
     """Load a model by name or from a file.
 
     Parameters
     ----------
     name
-        A bundled model's name (`list_models`) or the path of a ``.safetensors`` file of this project.
+        A bundled model's name (`list_models`), the path of a ``.safetensors`` file of this project or of a ``.ckpt``
+        that was released with the paper, or ``hf:owner/name/file`` for such a file on the Hugging Face Hub.
+    attention, in_context_patches, window
+        What the tensors of a released checkpoint can't tell. None: what the YAML beside it says, else the released
+        default, and `XT.report` says that it was assumed.
+    region_encoder, context
+        The modules of one's own that the model was made with, see `XT`; their weights come from the file.
 
     Returns
     -------
@@ -38,13 +55,45 @@ def load_model(name: str | os.PathLike[str] | ModelInfo) -> XT:
     ModelNotFoundError
         No bundled model and no file has that name.
     ModelError
-        The file is damaged, is no model of this project, or its tensors do not fit its configuration.
+        The file is damaged, is no model, or its tensors do not fit its configuration.
+    SettingsError
+        ``attention`` and the like are said of a file that needs no such thing.
     """
-    info = name if isinstance(name, ModelInfo) else describe(find_model(name))
-    model = XT(info.config)
-    _fill(model, info.path)
+    told = {"attention": attention, "in_context_patches": in_context_patches, "window": window}
+    info = name if isinstance(name, ModelInfo) else describe(find_model(name), **told)
+    model = XT(info.config, region_encoder=region_encoder, context=context)
+    if info.path.suffix in RELEASED:
+        _fill_released(model, read_released(info.path))
+        model.report = info.report
+    else:
+        _fill(model, info.path)
     model.name = info.name
     return model.eval().requires_grad_(False)
+
+
+def convert_model(
+    source: str | os.PathLike[str] | ModelInfo, path: str | os.PathLike[str], **told: Attention | int | None
+) -> str:
+    """Write a released checkpoint as a ``.safetensors`` file of this project; return its digest.
+
+    The digest is that of the checkpoint itself, and so are the results.
+
+    Parameters
+    ----------
+    source
+        As `load_model` takes it.
+    path
+        The file to write; replaced if it is there.
+    **told
+        ``attention``, ``in_context_patches``, ``window``, as `load_model` takes them.
+
+    Raises
+    ------
+    ModelNotFoundError, ModelError, SettingsError
+        As `load_model` does.
+    """
+    info = source if isinstance(source, ModelInfo) else describe(find_model(source), **told)
+    return save_model(load_model(info), path, info.card, torch.float32)
 
 
 def save_model(model: XT, path: str | os.PathLike[str], card: ModelCard, dtype: torch.dtype = torch.float16) -> str:
@@ -73,7 +122,13 @@ def save_model(model: XT, path: str | os.PathLike[str], card: ModelCard, dtype: 
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-    return file_digest(path)
+    return describe(path).digest
+
+
+def _fill_released(model: XT, released: Released) -> None:
+    wanted = model.state_dict()
+    for name, values in released.tensors():
+        _copy(released.path, name, torch.from_numpy(values), wanted[name])
 
 
 def _fill(model: XT, path: Path) -> None:

@@ -92,6 +92,34 @@ class ScoreHead(nn.Module):
         return logits[:count].reshape(*context.shape[:3], -1)
 
 
+class LabelHead(nn.Module):
+    """Class logits of a whole window from its class token."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(dim, classes)
+
+    def forward(self, summary: Tensor) -> Tensor:
+        """``(B, D)`` -> logits ``(B, K)``."""
+        logits: Tensor = self.out(summary)
+        return logits
+
+
+class PooledLabelHead(nn.Module):
+    """The naive head of the released code: the mean of all tokens through one hidden layer."""
+
+    def __init__(self, dim: int, classes: int, expand: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(dim, expand * dim)
+        self.norm = nn.LayerNorm(expand * dim)
+        self.out = nn.Linear(expand * dim, classes)
+
+    def forward(self, summary: Tensor) -> Tensor:
+        """``(B, D)`` -> logits ``(B, K)``."""
+        logits: Tensor = self.out(self.norm(F.gelu(self.hidden(summary))))
+        return logits
+
+
 @dataclass(frozen=True, slots=True)
 class Detections:
     """Boxes as tensors of one window, ordered by falling score.

@@ -1,4 +1,4 @@
-"""Nested tokenization: images to regions, regions back to one map, and positions within a window.
+"""Nested tokenization: images to regions, regions back to one map, the order of a window's tokens and their positions.
 
 Knows tensors only. Dimensions:
 
@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+
+from napari_xt.model.config import Scan
 
 
 def to_regions(images: Tensor, region_px: int, halo_px: int = 0) -> Tensor:
@@ -31,10 +33,14 @@ def to_regions(images: Tensor, region_px: int, halo_px: int = 0) -> Tensor:
     Tensor
         ``(B, R, Q, C, P, P)``; ``R = ceil(H / region_px)``, ``Q = ceil(W / region_px)``, ``P = region_px + 2 halo_px``.
     """
+    return cut_regions(to_full(images, region_px, halo_px), region_px, halo_px)
+
+
+def to_full(images: Tensor, region_px: int, halo_px: int = 0) -> Tensor:
+    """Fill images ``(B, C, H, W)`` up to whole regions and a halo around them, by replication."""
     height, width = images.shape[-2:]
     bottom, right = -height % region_px, -width % region_px
-    padded = F.pad(images, (halo_px, right + halo_px, halo_px, bottom + halo_px), mode="replicate")
-    return cut_regions(padded, region_px, halo_px)
+    return F.pad(images, (halo_px, right + halo_px, halo_px, bottom + halo_px), mode="replicate")
 
 
 def cut_regions(padded: Tensor, region_px: int, halo_px: int) -> Tensor:
@@ -59,6 +65,33 @@ def region_tokens(assembled: Tensor, tokens_per_side: int) -> Tensor:
     """The inverse of `token_map`: ``(B, R n, Q n, D) -> (B, R, Q, n * n, D)``."""
     n = tokens_per_side
     return rearrange(assembled, "b (r i) (q j) d -> b r q (i j) d", i=n, j=n)
+
+
+def scan_order(scan: Scan, rows: int, cols: int, tokens_per_side: int = 1) -> Tensor:
+    """In which order the tokens of a map are walked.
+
+    Parameters
+    ----------
+    scan
+        As `ContextConfig` describes it.
+    rows, cols
+        Size of the token map.
+    tokens_per_side
+        Tokens along a region's side, for ``"region"``.
+
+    Returns
+    -------
+    Tensor
+        ``(rows * cols,)`` int64, row-major places; for ``"two_stream"`` twice as long: all of them to be remembered,
+        then all of them to be kept.
+    """
+    raster = torch.arange(rows * cols).reshape(rows, cols)
+    if scan == "region":
+        n = tokens_per_side
+        return rearrange(raster, "(r i) (q j) -> (r q i j)", i=n, j=n)
+    if scan == "zigzag":
+        raster[1::2] = raster[1::2].flip(1)
+    return raster.flatten().repeat(2 if scan == "two_stream" else 1)
 
 
 def positions(rows: int, cols: int, dim: int, start: tuple[int, int] = (0, 0)) -> Tensor:

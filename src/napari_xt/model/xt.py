@@ -9,21 +9,33 @@ Gupta et al. (2024), "xT: Nested Tokenization for Larger Context in Large Images
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_xt.errors import ModelError
-from napari_xt.model.config import XTConfig
-from napari_xt.model.context import context_encoder
-from napari_xt.model.heads import BoxHead, DenseHead, ScoreHead
+from napari_xt.model.config import CUSTOM, XTConfig
+from napari_xt.model.context import Layout, context_encoder
+from napari_xt.model.heads import BoxHead, DenseHead, LabelHead, PooledLabelHead, ScoreHead
 from napari_xt.model.region import RegionEncoder
-from napari_xt.model.tokens import from_regions, positions, region_tokens, to_regions, token_map
+from napari_xt.model.tokens import from_regions, positions, region_tokens, scan_order, to_full, to_regions, token_map
 from napari_xt.model.zoo import tensor_digest
+
+STORED = {"float16": torch.float16, "float32": torch.float32}
+
+
+class Context(NamedTuple):
+    """What the context encoder says: of a window's ``regions (B, R, Q, L, D)``, and a ``summary (B, D)`` of it all."""
+
+    regions: Tensor
+    summary: Tensor
 
 
 class XTOutput(NamedTuple):
@@ -46,26 +58,52 @@ class XT(nn.Module):
     ----------
     config
         Sizes, encoders, heads and classes.
+    region_encoder
+        A module of your own in place of the one that ``config`` names: it takes normalised regions with halo
+        ``(N, C, P, P)`` and returns tokens ``(N, L, D)`` and local features ``(N, c, S / s, S / s)`` of their inner.
+    context
+        A module of your own in place of the one that ``config`` names: ``(B, N, D) -> (B, N, D)``.
 
     Attributes
     ----------
     name
         What the model is called; `load_model` sets it.
+    report
+        What was found, ignored and assumed where a released checkpoint was loaded, a line each.
+
+    Raises
+    ------
+    ModelError
+        The parts do not fit each other.
     """
 
-    def __init__(self, config: XTConfig) -> None:
+    def __init__(
+        self, config: XTConfig, *, region_encoder: nn.Module | None = None, context: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        if region_encoder is not None:
+            config = replace(config, region_encoder=CUSTOM)
+        elif config.region_encoder == CUSTOM:
+            do = "pass it: XT(config, region_encoder=...)"
+            raise ModelError("region_encoder = 'custom'", "is a module of your own", do)
+        if context is not None:
+            config = replace(config, context=replace(config.context, kind="custom"))
         self.config = config
         self.name = "model"
+        self.report: tuple[str, ...] = ()
         dim, local = config.context.dim, config.local.channels
-        self.region = RegionEncoder(config)
-        self.context = context_encoder(config.context)
-        self.context_norm = nn.LayerNorm(dim)
+        self.region = RegionEncoder(config) if region_encoder is None else region_encoder
+        self.context = context_encoder(config.context) if context is None else context
+        self.context_norm = nn.LayerNorm(dim) if config.context.project else nn.Identity()
         self.background_token = nn.Parameter(0.02 * torch.randn(dim))
         self.null_context = nn.Parameter(torch.zeros(dim))
+        by_token = config.label is not None and config.label_head == "token"
+        self.class_token = nn.Parameter(0.02 * torch.randn(dim)) if by_token else None
+        self.overview_token = nn.Parameter(0.02 * torch.randn(dim)) if config.context.overview_tokens else None
         self.mask_head = DenseHead(local, dim, len(config.mask)) if config.mask else None
         self.box_head = BoxHead(local, dim, len(config.boxes)) if config.boxes else None
         self.score_head = ScoreHead(dim, len(config.scores)) if config.scores else None
+        self.label_head = _label_head(config) if config.label else None
 
     @property
     def digest(self) -> str:
@@ -114,8 +152,8 @@ class XT(nn.Module):
         Returns
         -------
         tokens, local
-            ``(N, L, D)`` and ``(N, c, S / s, S / s)`` float32; in evaluation rounded to float16, the type that they are
-            stored in, so that it makes no difference whether they were.
+            ``(N, L, D)`` and ``(N, c, S / s, S / s)`` float32 (no channels where no head asks for them); in evaluation
+            rounded to the type that they are stored in, so that it makes no difference whether they were.
         """
         if self.training:
             both: tuple[Tensor, Tensor] = self.region(regions)
@@ -123,9 +161,33 @@ class XT(nn.Module):
         # on the CPU one by one: some convolutions choose another algorithm, and other bits, for a batch of one
         parts = torch.split(regions, 1) if regions.device.type == "cpu" else [regions]
         tokens, local = zip(*(self.region(part) for part in parts), strict=True)
-        return torch.cat(tokens).half().float(), torch.cat(local).half().float()
+        stored = STORED[self.config.stored]
+        return torch.cat(tokens).to(stored).float(), torch.cat(local).to(stored).float()
 
-    def contextualise(self, tokens: Tensor, start: tuple[int, int] = (0, 0), context: bool = True) -> Tensor:
+    def overview(self, images: Tensor) -> Tensor | None:
+        """Encode a low-resolution view of whole windows; None for a model that asks for none.
+
+        Parameters
+        ----------
+        images
+            Normalised pixels of a window's regions, ``(B, C, R S, Q S)``; whatever its shape, the view is square.
+
+        Returns
+        -------
+        Tensor
+            ``(B, n, D)``, n = ``config.context.overview_tokens``.
+        """
+        config, side = self.config, self.config.context.overview_side
+        if not side:
+            return None
+        view = F.adaptive_avg_pool2d(images.contiguous(), side * config.region_px)
+        regions = to_regions(view, config.region_px, config.halo_px)
+        tokens, _ = self.encode(regions.flatten(0, 2))
+        return token_map(tokens.reshape(*regions.shape[:3], *tokens.shape[1:])).flatten(1, 2)
+
+    def contextualise(
+        self, tokens: Tensor, start: tuple[int, int] = (0, 0), context: bool = True, overview: Tensor | None = None
+    ) -> Context:
         """Let the tokens of a window see each other.
 
         Parameters
@@ -136,24 +198,57 @@ class XT(nn.Module):
             Row and column of the first region, counted from the full window's origin.
         context
             False leaves every region alone with a learned sign of that.
-
-        Returns
-        -------
-        Tensor
-            ``(B, R, Q, L, D)``.
+        overview
+            What `overview` returned for these windows, ``(B, n, D)``.
         """
-        if not context:
-            alone: Tensor = self.context_norm(tokens + self.null_context)
-            return alone
+        if not context or self.config.context.kind == "none":
+            alone = self.context_norm(tokens if context else tokens + self.null_context)
+            return Context(alone, alone.mean(dim=(1, 2, 3)))
         n = self.config.context.tokens_per_side
         x = token_map(tokens)
         rows, cols = x.shape[1:3]
-        place = positions(rows, cols, x.shape[-1], (start[0] * n, start[1] * n)).to(x)
-        mixed = self.context((x + place).flatten(1, 2)).unflatten(1, (rows, cols))
-        seen: Tensor = self.context_norm(region_tokens(mixed, n))
-        return seen
+        x = (x + positions(rows, cols, x.shape[-1], (start[0] * n, start[1] * n)).to(x)).flatten(1, 2)
+        patches = self.config.context.in_context_patches
+        if self.class_token is not None and 0 < patches <= rows * cols:
+            summary = self._in_context(x, self.class_token, patches)
+            return Context(region_tokens(self.context_norm(x.reshape(len(x), rows, cols, -1)), n), summary)
+        mixed, ends = self._mix(x, rows, cols, overview)
+        regions = region_tokens(mixed.reshape(len(x), rows, cols, -1), n)
+        return Context(regions, ends[:, -1] if self.class_token is not None else mixed.mean(dim=1))
 
-    def decode(self, local: Tensor, context: Tensor) -> XTOutput:
+    def _mix(self, x: Tensor, rows: int, cols: int, overview: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run the context encoder over ``x (B, rows * cols, D)``: ``x`` in its order, and what stood behind it."""
+        config = self.config.context
+        order = scan_order(config.scan, rows, cols, config.tokens_per_side).to(x.device)
+        ahead = self._overview_tokens(x, overview)
+        behind = x[:, :0] if self.class_token is None else self.class_token.expand(len(x), 1, -1)
+        sequence = torch.cat([ahead, x[:, order], behind], dim=1)
+        layout = (Layout(ahead.shape[1], len(order) // cols, cols, behind.shape[1]),)
+        mixed = self.context_norm(
+            self.context(sequence, *(layout if getattr(self.context, "uses_layout", False) else ()))
+        )
+        end = mixed.shape[1] - behind.shape[1]
+        kept = order[-rows * cols :]
+        return mixed[:, end - rows * cols : end][:, kept.argsort()], mixed[:, end:]
+
+    def _overview_tokens(self, x: Tensor, overview: Tensor | None) -> Tensor:
+        if self.overview_token is None:
+            return x[:, :0]
+        if overview is None:
+            raise ModelError("overview", "is missing: the model has overview_tokens", "pass what XT.overview returns")
+        side = math.isqrt(overview.shape[1])
+        return overview + positions(side, side, x.shape[-1]).flatten(0, 1).to(x) + self.overview_token
+
+    def _in_context(self, x: Tensor, class_token: Tensor, patches: int) -> Tensor:
+        """The class token after each of overlapping windows of ``patches`` tokens alone, on average: ``(B, D)``."""
+        behind = class_token.expand(len(x), 1, -1)
+        whole = torch.cat([x, behind], dim=1)
+        starts = range(0, x.shape[1], patches // 2)
+        seen = [self.context(torch.cat([whole[:, i : i + patches], behind], dim=1))[:, -1] for i in starts]
+        summary: Tensor = self.context_norm(torch.stack(seen).mean(dim=0))
+        return summary
+
+    def decode(self, local: Tensor, context: Context) -> XTOutput:
         """Decode a window.
 
         Parameters
@@ -161,13 +256,14 @@ class XT(nn.Module):
         local
             ``(B, R, Q, c, S / s, S / s)``.
         context
-            ``(B, R, Q, L, D)``.
+            Of the same window.
         """
-        whole, wide = from_regions(local), token_map(context)
+        whole, wide = from_regions(local), token_map(context.regions)
         return XTOutput(
             mask=self.mask_head(whole, wide) if self.mask_head else None,
             boxes=self.box_head(whole, wide) if self.box_head else None,
-            scores=self.score_head(context) if self.score_head else None,
+            scores=self.score_head(context.regions) if self.score_head else None,
+            label=self.label_head(context.summary) if self.label_head else None,
         )
 
     def forward(self, images: Tensor) -> XTOutput:
@@ -186,7 +282,15 @@ class XT(nn.Module):
         regions = to_regions(images, self.config.region_px, self.config.halo_px)
         tokens, local = self.encode(regions.flatten(0, 2))
         tokens, local = (x.reshape(*regions.shape[:3], *x.shape[1:]) for x in (tokens, local))
-        return self.decode(local, self.contextualise(tokens))
+        overview = self.overview(to_full(images, self.config.region_px))
+        return self.decode(local, self.contextualise(tokens, overview=overview))
+
+
+def _label_head(config: XTConfig) -> nn.Module:
+    assert config.label is not None
+    if config.label_head == "token":
+        return LabelHead(config.context.dim, len(config.label))
+    return PooledLabelHead(config.context.dim, len(config.label), config.context.mlp_ratio)
 
 
 def _unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:

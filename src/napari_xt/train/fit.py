@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_xt.model.tokens import cut_regions
 from napari_xt.model.xt import XT, XTOutput
@@ -23,6 +23,8 @@ from napari_xt.train.scenes import Scene, draw_sample
 from napari_xt.train.targets import make_targets
 
 Shape = tuple[int, int, int]  # windows in a batch, rows and columns of regions of each
+Losses = Callable[[XT, "FitSettings", np.random.Generator], dict[str, Tensor]]
+"""Draws a batch, runs the model on it, and returns what that costs, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def fit(
     every: int = 100,
     checkpoint: Path | None = None,
 ) -> XT:
-    """Train ``model`` in place; return the running average of its weights.
+    """Train ``model`` in place on scenes with boxes; return the running average of its weights.
 
     Parameters
     ----------
@@ -85,6 +87,34 @@ def fit(
         To be trained.
     scenes
         Where samples come from, each with its share.
+    settings, report, every, checkpoint
+        As `optimise` takes them.
+    """
+
+    def losses(model: XT, settings: FitSettings, rng: np.random.Generator) -> dict[str, Tensor]:
+        images, targets = draw_batch(model, scenes, settings.shapes[rng.integers(len(settings.shapes))], rng)
+        train_mode(model, settings.encoder_rate == 0)
+        return window_loss(forward_window(model, images, settings, rng), targets, model.config.local.stride)
+
+    return optimise(model, losses, settings, report, every, checkpoint)
+
+
+def optimise(
+    model: XT,
+    losses: Losses,
+    settings: FitSettings,
+    report: Callable[[Progress, XT], None],
+    every: int = 100,
+    checkpoint: Path | None = None,
+) -> XT:
+    """Train ``model`` in place; return the running average of its weights.
+
+    Parameters
+    ----------
+    model
+        To be trained.
+    losses
+        Called at each step, with what is random at that step; their sum is what is made smaller.
     settings
         How.
     report
@@ -95,16 +125,16 @@ def fit(
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimiser = _optimiser(model, settings)
     first = _resume(checkpoint, model, average, optimiser)
-    started, losses = time.monotonic(), []
+    started, costs = time.monotonic(), []
     for step in range(first, settings.steps):
         rng = np.random.default_rng((settings.seed, step))  # so that a resumed training draws what it would have drawn
         _set_rate(optimiser, settings, step)
-        losses.append(_train_step(model, scenes, settings, optimiser, rng))
+        costs.append(_train_step(model, losses(model, settings, rng), optimiser))
         _follow(average, model, min(settings.average, (step + 1) / (step + 10)))
         if (step + 1) % every == 0 or step + 1 == settings.steps:
-            means = {key: float(np.mean([x[key] for x in losses])) for key in losses[0]}
+            means = {key: float(np.mean([cost[key] for cost in costs])) for key in costs[0]}
             report(Progress(step + 1, means, time.monotonic() - started), average)
-            losses = []
+            costs = []
             _save(checkpoint, model, average, optimiser, step + 1)
     return average
 
@@ -112,7 +142,7 @@ def fit(
 def train_mode(model: XT, frozen: bool) -> None:
     """Training mode but for the backbone's batch statistics, which stay those it was pretrained with."""
     model.train()
-    model.region.backbone.eval()
+    _backbone(model).eval()
     if frozen:
         model.region.eval()
 
@@ -134,16 +164,7 @@ def forward_window(model: XT, images: Tensor, settings: FitSettings, rng: np.ran
     return model.decode(local, context)
 
 
-def _train_step(
-    model: XT,
-    scenes: Sequence[tuple[Scene, float]],
-    settings: FitSettings,
-    optimiser: torch.optim.Optimizer,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    images, targets = draw_batch(model, scenes, settings.shapes[rng.integers(len(settings.shapes))], rng)
-    train_mode(model, settings.encoder_rate == 0)
-    losses = window_loss(forward_window(model, images, settings, rng), targets, model.config.local.stride)
+def _train_step(model: XT, losses: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, float]:
     optimiser.zero_grad(set_to_none=True)
     torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -170,10 +191,16 @@ def draw_batch(
     return torch.stack(images), stacked
 
 
+def _backbone(model: XT) -> nn.Module:
+    """What may be pretrained; a region encoder of the user's own is taken as a whole."""
+    backbone: nn.Module = getattr(model.region, "backbone", model.region)
+    return backbone
+
+
 def _optimiser(model: XT, settings: FitSettings) -> torch.optim.Optimizer:
-    for name, parameter in model.region.backbone.named_parameters():
+    for name, parameter in _backbone(model).named_parameters():
         parameter.requires_grad_(not name.startswith(settings.frozen))
-    backbone = list(model.region.backbone.parameters())
+    backbone = list(_backbone(model).parameters())
     known = {id(p) for p in backbone}
     rest = [p for p in model.parameters() if id(p) not in known]
     groups = [{"params": rest, "base": settings.rate}, {"params": backbone, "base": settings.encoder_rate}]

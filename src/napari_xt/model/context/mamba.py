@@ -6,22 +6,33 @@ Knows tensors only. Dimensions:
     B  batch    L  tokens    D  token width    E  inner width, 2 D    N  state size, 16    R  rank of dt, ceil(D / 16)
 
 Parameter names and shapes are those of ``mamba_ssm.Mamba``; the layer's arithmetic is that of the paper's released
-code: ``u = LayerNorm(x)``, result ``u + Mamba(u)``, layers 0, 2, ... over the reversed sequence.
+code: ``u = LayerNorm(x)``, result ``u + Mamba(u)``, layers 0, 2, ... over the reversed sequence. Without gradients a
+layer walks over segments of the window and carries its state from one to the next, so that its memory beyond tokens in
+and tokens out does not grow with the window.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_xt.model.context.scan import selective_scan
+from napari_xt.model.context.scan import can_fuse, scan_on, selective_scan
 
 STATE = 16
 CONV = 4
 EXPAND = 2
+SEGMENT = 1024  # tokens whose inner activations are in memory at once, without gradients
+
+
+class MambaState(NamedTuple):
+    """What a layer carries on: its convolution's last inputs, ``(B, CONV - 1, E)``, and h, ``(B, N, E)``."""
+
+    inputs: Tensor
+    h: Tensor
 
 
 class MambaMixer(nn.Module):
@@ -53,31 +64,96 @@ class MambaMixer(nn.Module):
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Mix ``tokens`` ``(B, L, D)``; token t sees tokens up to t."""
+        """Mix whole sequences ``(B, L, D)``; token t sees tokens up to t."""
+        u, gate, _ = self._convolve(tokens, self.start(tokens).inputs)
+        return self._gated(selective_scan(u, *self._select(u), self.D), gate)
+
+    def start(self, tokens: Tensor) -> MambaState:
+        """Return the state before the first token, for sequences like ``tokens``."""
+        batch, inner = len(tokens), self.D.numel()
+        h = tokens.new_zeros(batch, STATE, inner, dtype=torch.promote_types(tokens.dtype, torch.float32))
+        return MambaState(tokens.new_zeros(batch, CONV - 1, inner), h)
+
+    def advance(self, tokens: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """Mix the next ``tokens`` ``(B, L, D)`` of sequences; return the result and the state after them."""
+        u, gate, inputs = self._convolve(tokens, state.inputs)
+        y, h = scan_on(u, *self._select(u), self.D, state.h)
+        return self._gated(y, gate), MambaState(inputs, h)
+
+    def _convolve(self, tokens: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the scan's input and the gate, ``(B, L, E)``, and the last inputs of the convolution.
+
+        Four shifted products take a third of the time of ``conv1d`` on the channels-first copy that it wants.
+        """
         length = tokens.shape[1]
-        u, gate = self.in_proj(tokens).chunk(2, dim=-1)  # (B, L, E) each
-        u = F.silu(self.conv1d(u.transpose(1, 2))[..., :length].transpose(1, 2))
-        rank = self.dt_proj.in_features
-        low, b, c = self.x_proj(u).split([rank, STATE, STATE], dim=-1)
-        y = selective_scan(u, F.softplus(self.dt_proj(low)), -self.A_log.exp(), b, c, self.D)
+        u, gate = self.in_proj(tokens).chunk(2, dim=-1)
+        u = torch.cat([before, u], dim=1)
+        mixed = self.conv1d.bias
+        assert mixed is not None
+        for k, weight in enumerate(self.conv1d.weight[:, 0].unbind(1)):
+            mixed = torch.addcmul(mixed, u[:, k : k + length], weight)
+        return F.silu(mixed), gate, u[:, length:].clone()
+
+    def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the scan's dt, a, b and c for its input ``u``."""
+        low, b, c = self.x_proj(u).split([self.dt_proj.in_features, STATE, STATE], dim=-1)
+        return F.softplus(self.dt_proj(low)), -self.A_log.exp(), b, c
+
+    def _gated(self, y: Tensor, gate: Tensor) -> Tensor:
         out: Tensor = self.out_proj(y * F.silu(gate))
         return out
 
 
 class MambaLayer(nn.Module):
-    """LayerNorm, mixer, skip from the normalised input; over the reversed sequence where ``reverse``."""
+    """LayerNorm, mixer, skip from the normalised input.
 
-    def __init__(self, dim: int, reverse: bool) -> None:
+    Parameters
+    ----------
+    dim
+        D.
+    """
+
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.mixer = MambaMixer(dim)
-        self.reverse = reverse
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """``(B, L, D) -> (B, L, D)``."""
-        u: Tensor = self.norm(tokens.flip(1) if self.reverse else tokens)
-        u = u + self.mixer(u)
-        return u.flip(1) if self.reverse else u
+    def forward(self, tokens: Tensor, reverse: bool = False) -> Tensor:
+        """``(B, L, D) -> (B, L, D)``.
+
+        Parameters
+        ----------
+        tokens
+            Whole sequences.
+        reverse
+            Walk them from their last token to their first.
+        """
+        if can_fuse(tokens) or self._learns(tokens):
+            u: Tensor = self.norm(tokens.flip(1) if reverse else tokens)
+            u = u + self.mixer(u)
+            return u.flip(1) if reverse else u
+        return self._stream(tokens, reverse)
+
+    def start(self, tokens: Tensor) -> MambaState:
+        """Return the state before the first token, for sequences like ``tokens``."""
+        return self.mixer.start(tokens)
+
+    def advance(self, tokens: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """Return the result for the next ``tokens`` ``(B, L, D)`` in walking order, and the state after them."""
+        u: Tensor = self.norm(tokens)
+        mixed, state = self.mixer.advance(u, state)
+        return u + mixed, state
+
+    def _learns(self, tokens: Tensor) -> bool:
+        return torch.is_grad_enabled() and any(x.requires_grad for x in (tokens, *self.parameters()))
+
+    def _stream(self, tokens: Tensor, reverse: bool) -> Tensor:
+        out, state = torch.empty_like(tokens), self.start(tokens)
+        parts = list(zip(*(torch.split(x, SEGMENT, 1) for x in (tokens, out)), strict=True))
+        for part, target in reversed(parts) if reverse else parts:
+            result, state = self.advance(part.flip(1) if reverse else part, state)
+            target.copy_(result.flip(1) if reverse else result)
+        return out
 
 
 class Mamba(nn.Module):
@@ -87,14 +163,17 @@ class Mamba(nn.Module):
     ----------
     dim, layers
         D, and the number of layers.
+    recurrent
+        One layer's weights serve all of them, after Sliced Recursive Transformers (Shen et al., 2022).
     """
 
-    def __init__(self, dim: int, layers: int) -> None:
+    def __init__(self, dim: int, layers: int, recurrent: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(MambaLayer(dim, reverse=i % 2 == 0) for i in range(layers))
+        self.depth = layers
+        self.layers = nn.ModuleList(MambaLayer(dim) for _ in range(1 if recurrent else layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(B, L, D) -> (B, L, D)``."""
-        for layer in self.layers:
-            tokens = layer(tokens)
+        for depth in range(self.depth):
+            tokens = self.layers[depth % len(self.layers)](tokens, reverse=depth % 2 == 0)
         return tokens

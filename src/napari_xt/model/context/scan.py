@@ -1,83 +1,93 @@
-"""The selective scan of Mamba in plain torch: a chunk-parallel form and the token loop that it must equal.
+"""The selective scan of Mamba: block by block in plain torch, on CUDA by the fused kernel of ``mamba_ssm`` where it is.
 
 Gu & Dao (2023), "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", Algorithm 2 with the
 discretisation of the released code (zero-order hold for A, Euler for B). Knows tensors only. Dimensions:
 
-    B  batch    L  tokens    E  channels of the scan    N  state size    T  tokens of a chunk    K  chunks
+    B  batch    L  tokens    E  channels of the scan    N  state size
 
     h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]        y[t] = C[t] . h[t] + skip u[t]
+
+Everywhere ``u``, ``dt``, ``y`` are ``(B, L, E)``, dt positive; ``a`` is ``(E, N)``, negative; ``b``, ``c`` are
+``(B, L, N)`` and ``skip`` is ``(E,)``. Narrower types than float32 are computed in float32.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 16
-SEGMENT = 2048  # tokens whose states are in memory at once
+from napari_xt.model.context.scan_blocks import LN2, BlockScan
 
 
 def selective_scan_ref(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor) -> Tensor:
-    """The recurrence, token by token: the reference of `selective_scan`.
-
-    Parameters
-    ----------
-    u, dt
-        Input and positive step, ``(B, L, E)``.
-    a
-        ``(E, N)``, negative.
-    b, c
-        ``(B, L, N)``.
-    skip
-        ``(E,)``.
-
-    Returns
-    -------
-    Tensor
-        ``(B, L, E)``.
-    """
+    """Return y by the recurrence as it is written, token by token: the reference of the other forms."""
     state = u.new_zeros(u.shape[0], *a.shape)  # (B, E, N)
+    inputs = dt * u
     outputs = []
     for t in range(u.shape[1]):
-        state = torch.exp(dt[:, t, :, None] * a) * state + (dt * u)[:, t, :, None] * b[:, t, None, :]
+        state = torch.exp(dt[:, t, :, None] * a) * state + inputs[:, t, :, None] * b[:, t, None, :]
         outputs.append((state * c[:, t, None, :]).sum(-1))
     return torch.stack(outputs, dim=1) + u * skip
 
 
 def selective_scan(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor) -> Tensor:
-    """The same as `selective_scan_ref`: all chunks walk their tokens side by side, then pass their states on.
+    """Return y of whole sequences, by the fused kernel where that can run."""
+    if can_fuse(u):
+        return _fused(u, dt, a, b, c, skip)
+    start = u.new_zeros(len(u), *a.mT.shape)
+    return scan_on(u, dt, a, b, c, skip, start)[0]
 
-    Memory is bounded by walking segments of ``SEGMENT`` tokens one after the other. Parameters and result as there.
+
+def scan_on(
+    u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Continue a scan.
+
+    Parameters
+    ----------
+    u, dt, a, b, c, skip
+        Of the next L tokens.
+    state
+        h after the tokens before them, ``(B, N, E)``; zeros at a sequence's start.
+
+    Returns
+    -------
+    y, state
+        y of these tokens, and h after them.
     """
-    state = u.new_zeros(u.shape[0], *a.shape)
-    outputs = []
-    for first in range(0, u.shape[1], SEGMENT):
-        part = slice(first, first + SEGMENT)
-        output, state = _scan_segment(u[:, part], dt[:, part], a, b[:, part], c[:, part], state)
-        outputs.append(output)
-    return torch.cat(outputs, dim=1) + u * skip
+    kind = torch.promote_types(u.dtype, torch.float32)
+    u_, dt, a, b, c, skip, state = (x.to(kind) for x in (u, dt, a, b, c, skip, state))
+    given = u_[:, :, None], dt[:, :, None], (a.mT / LN2).contiguous(), b[..., None], c[..., None], state
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    with torch.autocast(u.device.type, enabled=False):
+        y, state = BlockScan.apply(keep, *given)
+    return torch.addcmul(y[:, :, 0], u_, skip).to(u.dtype), state
 
 
-def _scan_segment(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    length = u.shape[1]
-    decay = torch.exp(_chunks(dt)[..., None] * a)  # (B, K, T, E, N); padding has dt = 0, so its decay is 1
-    drive = _chunks(dt * u)[..., None] * _chunks(b)[:, :, :, None, :]  # (B, K, T, E, N)
-    local, kept = [drive[:, :, 0]], [decay[:, :, 0]]
-    for t in range(1, decay.shape[2]):
-        local.append(decay[:, :, t] * local[-1] + drive[:, :, t])
-        kept.append(decay[:, :, t] * kept[-1])
-    carried = []
-    for k in range(decay.shape[1]):
-        carried.append(state)
-        state = kept[-1][:, k] * state + local[-1][:, k]
-    before = torch.stack(carried, dim=1)  # (B, K, E, N): the state that each chunk starts from
-    read = _chunks(c)[:, :, :, None, :]  # (B, K, T, 1, N)
-    outputs = [((h + w * before) * read[:, :, t]).sum(-1) for t, (h, w) in enumerate(zip(local, kept, strict=True))]
-    return torch.stack(outputs, dim=2).flatten(1, 2)[:, :length], state
+def can_fuse(tokens: Tensor) -> bool:
+    """Whether `selective_scan` of such ``tokens`` runs on the fused kernel, which takes whole sequences only."""
+    return tokens.is_cuda and tokens.dtype != torch.float64 and _kernel() is not None
 
 
-def _chunks(x: Tensor) -> Tensor:
-    """``(B, L, ...) -> (B, K, T, ...)``, filled with zeros."""
-    padded = F.pad(x, (0, 0, 0, -x.shape[1] % CHUNK))
-    return padded.reshape(x.shape[0], -1, CHUNK, x.shape[-1])
+@cache
+def _kernel() -> Callable[..., Tensor] | None:
+    """The scan of ``mamba_ssm``, or None where that is not installed or was built without CUDA."""
+    try:
+        module: Any = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+    except ImportError:
+        return None
+    found: Callable[..., Tensor] | None = module.selective_scan_fn if module.selective_scan_cuda else None
+    return found
+
+
+def _fused(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor) -> Tensor:
+    """`selective_scan` by ``mamba_ssm``, whose sequences are ``(B, channels, L)``."""
+    kernel = _kernel()
+    assert kernel is not None
+    u_, dt_, b_, c_ = (x.float().mT for x in (u, dt, b, c))
+    return kernel(u_, dt_, a.float(), b_, c_, skip.float()).mT.to(u.dtype)
