@@ -24,6 +24,8 @@ LIGHT = {
     "napari_xt": HEAVY,
     "napari_xt.cli": ("torch", "timm", *SCREEN),
     "napari_xt.model.config": HEAVY,
+    "napari_xt.model.zoo": HEAVY,
+    "napari_xt.model.released.reader": HEAVY,
     "napari_xt.engine.settings": ("torch", "timm", *SCREEN),
     "napari_xt.engine.plan": ("torch", "timm", *SCREEN),
     "napari_xt.plugin.reader": ("torch", "timm", "qtpy", "PyQt6"),
@@ -74,7 +76,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["__init__.pyi", "napari.yaml", "py.typed", "models/canopy.safetensors", "models/canopy.md", "samples/*"],
+    ["__init__.pyi", "napari.yaml", "py.typed", "models/canopy.*", "models/context-proof.*", "samples/*"],
 )
 def test_wheel_holds_the_data(installed: Path, pattern: str) -> None:
     files = list(Path(installed, "napari_xt").glob(pattern))
@@ -83,7 +85,9 @@ def test_wheel_holds_the_data(installed: Path, pattern: str) -> None:
 
 
 def test_bundled_weights_are_small(installed: Path) -> None:
-    assert Path(installed, "napari_xt/models/canopy.safetensors").stat().st_size <= 12e6
+    sizes = {path.stem: path.stat().st_size for path in Path(installed, "napari_xt/models").glob("*.safetensors")}
+    assert sizes["canopy"] <= 12e6
+    assert sizes["context-proof"] <= 3e6
 
 
 def test_installed_wheel_is_what_python_imports(installed: Path, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def test_files_are_small_and_in_half_precision(info: ModelInfo) -> None:
 def test_the_card_tells_licence_provenance_use_and_the_figures_of_the_file(info: ModelInfo) -> None:
     card = Path(info.path).with_suffix(".md").read_text()
     assert info.card.metrics
-    for text in ("research use only, not for diagnosis", "NEON", "DeepForest", "MIT", "never trained on"):
+    real = ("research use only, not for diagnosis", "NEON", "DeepForest", "MIT", "never trained on")
+    for text in ("synthetic", "never for real images") if info.card.synthetic else real:
         assert text.lower() in card.lower()
     for name, value in info.card.metrics.items():
         assert f"{value:.2f}" in card, name

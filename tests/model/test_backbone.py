@@ -164,21 +164,18 @@ def test_what_was_never_published_can_not_be_had() -> None:
         backbone("ghostnet_050", 3, 64, pretrained=True)
 
 
-HUB_CONFIG = {
-    "architecture": "test_resnet",
-    "pretrained_cfg": {"input_size": [3, 96, 96], "first_conv": "conv1.0", "classifier": "fc", "num_classes": 1000},
-}
+HUB = {"net": ("test_resnet", "conv1.0", "fc"), "patches": ("test_convnext", "stem.0", "head.fc")}
 REFUSED = {"/lab/gated/": (403, "GatedRepo"), "/lab/private/": (401, "RepoNotFound")}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as the Hugging Face hub does, for one repository."""
+    """Answers as the Hugging Face hub does."""
 
     files: dict[str, bytes]
 
     def do_HEAD(self) -> bytes:
         code, error = next((told for start, told in REFUSED.items() if self.path.startswith(start)), (200, ""))
-        content = self.files.get(self.path.removeprefix("/lab/net/resolve/main/"), b"")
+        content = self.files.get(self.path, b"")
         if code == 200 and not content:
             code, error = 404, "EntryNotFound"
         self.send_response(code)
@@ -198,9 +195,15 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    weights = {name: value.contiguous() for name, value in timm.create_model("test_resnet").state_dict().items()}
-    weights["conv1.0.weight"].fill_(0.5)
-    Hub.files = {"config.json": json.dumps(HUB_CONFIG).encode(), "model.safetensors": save(weights)}
+    Hub.files = {}
+    for name, (architecture, first, classifier) in HUB.items():
+        weights = {
+            key: torch.full_like(value, 0.5) for key, value in timm.create_model(architecture).state_dict().items()
+        }
+        told = {"input_size": [3, 96, 96], "first_conv": first, "classifier": classifier, "num_classes": 1000}
+        config = {"architecture": architecture, "pretrained_cfg": told}
+        Hub.files[f"/lab/{name}/resolve/main/config.json"] = json.dumps(config).encode()
+        Hub.files[f"/lab/{name}/resolve/main/model.safetensors"] = save(weights)
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -214,9 +217,9 @@ def test_weights_come_from_the_hub_and_then_from_the_cache(hub: str) -> None:
     code = """
     from napari_xt.errors import ModelError
     from napari_xt.model.backbone import backbone
-    for name in ("net", "gated", "private"):
+    for name, patch in {"net": None, "gated": None, "private": None, "patches": 2}.items():
         try:
-            backbone(f"hf-hub:lab/{name}", 6, 64, pretrained=True)
+            backbone(f"hf-hub:lab/{name}", 6, 64, patch, pretrained=True)
             print("built")
         except ModelError as error:
             print(error)
@@ -227,6 +230,7 @@ def test_weights_come_from_the_hub_and_then_from_the_cache(hub: str) -> None:
     assert said[0] == "built"
     assert "needs access and HF_TOKEN" in said[1]
     assert "no such repository" in said[2]
+    assert "its weights are for 96 px and patches of their own size" in said[3]
     name = "hf-hub:lab/net"  # this process has no connection
     net = backbone(name, 6, 64, pretrained=True)
     torch.testing.assert_close(net.state_dict()["conv1.0.weight"], torch.full((16, 6, 3, 3), 0.25))

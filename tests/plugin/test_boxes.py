@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from napari.layers import Layer
 
 from napari_xt.plugin import boxes
-from napari_xt.plugin.boxes import boxes_layer, centres, kind_for, rectangles, set_boxes, sides
+from napari_xt.plugin.boxes import boxes_layer, centres, in_color_of, kind_for, rectangles, set_boxes, sides
 
 
 def table(ids: list[int]) -> pd.DataFrame:
@@ -51,3 +51,26 @@ def test_many_new_rectangles_come_in_portions(monkeypatch: pytest.MonkeyPatch) -
     layer = Layer.create(*boxes_layer(table([])))
     assert [set_boxes(layer, table(list(range(10))), all=False) for _ in range(3)] == [False, False, True]
     assert sorted(layer.features["id"]) == list(range(10))
+
+
+RED = (1.0, 0.0, 0.0, 1.0)
+
+
+def test_style_that_the_user_gave_stays() -> None:
+    for give in ("edge_color", "current_edge_color"):
+        layer = Layer.create(*boxes_layer(table([1, 2])))
+        setattr(layer, give, "red")
+        for ids in ([3, 4, 5], [], [1]):
+            set_boxes(layer, table(ids), all=True)
+            assert {tuple(map(float, color)) for color in layer.edge_color} == ({RED} if ids else set())
+
+
+def test_colour_goes_from_kind_to_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = Layer.create(*boxes_layer(table([1, 2])))
+    shapes.edge_color = "red"
+    monkeypatch.setattr(boxes, "SHAPES_UP_TO", -1)
+    points = Layer.create(*in_color_of(shapes, boxes_layer(table([1]))))
+    assert tuple(map(float, points.border_color[0])) == RED
+    monkeypatch.setattr(boxes, "SHAPES_UP_TO", 10)
+    again = Layer.create(*in_color_of(points, boxes_layer(table([1]))))
+    assert tuple(map(float, again.edge_color[0])) == RED

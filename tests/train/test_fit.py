@@ -73,3 +73,15 @@ def test_boxes_are_matched_one_to_one() -> None:
     assert (quality.predicted, quality.drawn) == (4, 3)
     assert box_quality(drawn[:0], drawn).f1 == 0
     assert pairwise_iou(drawn, drawn).tolist() == np.eye(3).tolist()
+
+
+@pytest.mark.parametrize("kind", ["mamba", "transformer_xl", "hyper", "longformer", "none"])
+def test_every_context_encoder_trains_and_the_overview_with_it(kind: str) -> None:
+    context = replace(SMALL.context, kind=kind, overview_tokens=0 if kind == "none" else 4, summary="queries")
+    torch.manual_seed(0)
+    model = XT(replace(SMALL, context=context))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    fit(model, [(spots(), 1.0)], replace(SETTINGS, shapes=((1, 2, 2),), drop_context=0.0), no_report)
+    still = [n for n, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
+    unseen = {"null_context", "background_token"}  # and what the last layer's global tokens say to nobody
+    assert {name for name in still if "layers.1.attention" not in name or "_global" not in name} <= unseen

@@ -12,7 +12,7 @@ from napari_xt.engine.settings import OUTPUTS, Output, RunSettings
 from napari_xt.errors import ModelError, SettingsError
 from napari_xt.geometry import Box, Frame, Grid
 from napari_xt.io.image import Image, open_image
-from napari_xt.model.config import XTConfig
+from napari_xt.model.config import ModelCard, XTConfig
 from napari_xt.model.zoo import describe, find_model
 
 GIB = 2**30
@@ -143,6 +143,9 @@ def plan(
 def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machine) -> Plan:
     config = model.config
     level, shape_run, warnings = _scale(image, config, settings)
+    model_card: ModelCard | None = getattr(model, "card", None)
+    if model_card is not None and model_card.synthetic:
+        warnings.append(f"{model.name} is synthetic: only for the synthetic slide, never for real images")
     frame = Frame(image.shape, shape_run, image.scale, image.unit)
     window = _window(config, settings)
     grid = Grid(*shape_run, config.region_px, config.halo_px, window)
@@ -282,7 +285,7 @@ def _memory(plan: Plan, config: XTConfig, largest: int) -> int:
     pixels = 3 * config.region_px**2 * config.in_channels
     features = 4 * cells * config.local.channels if config.dense else 0
     heads = 4 * cells * 2 * 64 + 6 * config.region_px**2 if config.dense else 0
-    backbone = 4 * config.outer_px**2 * 100 * plan.batch
+    backbone = 4 * config.encoder_px**2 * 100 * plan.batch
     return PROCESS_BYTES + largest * (2 * (pixels + features) + heads) + plan.workers * backbone
 
 

@@ -94,7 +94,11 @@ def backbone(
     except OSError as error:
         raise unreachable(name, error) from error
     except Exception as error:
-        raise ModelError(f"region_encoder = {name!r}", f"its weights can't be had: {error}") from error
+        why, do = f"its weights can't be had: {error}", ""
+        if "size mismatch" in str(error):
+            why = f"its weights are for {published(name).side} px and patches of their own size"
+            do = "choose those, or set pretrained to False"
+        raise ModelError(f"region_encoder = {name!r}", why, do) from error
     fuse_window_attention(net)
     net.register_forward_hook(_channels_first)
     return net

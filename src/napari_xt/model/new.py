@@ -76,7 +76,7 @@ def new_model(
         torch.manual_seed(seed)
         model = XT(config)
     if pretrained and isinstance(model.region, RegionEncoder):
-        model.region.load_pretrained()
+        model.region.load_pretrained(REGION_ENCODERS.get(region_encoder.lower(), region_encoder))
     model.name = "new"
     return model.eval().requires_grad_(False)
 
@@ -91,7 +91,7 @@ def _config(
     of_context = {f.name: options.pop(f.name) for f in fields(ContextConfig) if f.name in options}
     kind: Any = context.lower().replace("-", "_")
     name = REGION_ENCODERS.get(region_encoder.lower(), region_encoder)
-    usual = {"region_encoder": name, "in_channels": channels, **_input(name, channels, options)}
+    usual = {"in_channels": channels, **_input(name, channels, options)}
     return XTConfig(
         **_heads(classes, outputs, kind), **(usual | options), context=ContextConfig(kind=kind, **of_context)
     )
@@ -103,6 +103,7 @@ def _input(name: str, channels: int, options: dict[str, Any]) -> dict[str, Any]:
     region = options.get("region_px", info.side if info.fixed else REGION_PX)
     nested = info.fixed and region > info.side and region % info.side == 0
     grid: dict[str, Any] = {
+        "region_encoder": info.name,
         "region_px": region,
         "halo_px": 0 if info.fixed else math.lcm(HALO_PX, max(info.strides)),
         "sub_regions_px": (info.side,) if nested else (),

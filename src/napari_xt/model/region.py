@@ -190,6 +190,9 @@ class Queries(nn.Module):
 class LocalPyramid(nn.Module):
     """A feature pyramid (Lin et al., 2017): coarse maps are brought up and added to finer ones, then made compact.
 
+    Of a backbone without a map at the local stride (a ViT has one at 16 alone) the result is brought there: bilinear
+    from a coarser grid, the mean of areas from a finer one.
+
     Parameters
     ----------
     channels

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_xt.errors import ModelError
-from napari_xt.model.config import CUSTOM, XTConfig
+from napari_xt.model.config import CUSTOM, ModelCard, XTConfig
 from napari_xt.model.context import Layout, context_encoder
 from napari_xt.model.heads import BoxHead, DenseHead, LabelHead, PooledLabelHead, ScoreHead
 from napari_xt.model.region import RegionEncoder
@@ -68,6 +68,8 @@ class XT(nn.Module):
     ----------
     name
         What the model is called; `load_model` sets it.
+    card
+        What is told about it, of a model that was loaded.
     report
         What was found, ignored and assumed where a released checkpoint was loaded, a line each.
 
@@ -90,6 +92,7 @@ class XT(nn.Module):
             config = replace(config, context=replace(config.context, kind="custom"))
         self.config = config
         self.name = "model"
+        self.card: ModelCard | None = None
         self.report: tuple[str, ...] = ()
         dim, local = config.context.dim, config.local.channels
         self.region = RegionEncoder(config) if region_encoder is None else region_encoder

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -27,6 +28,7 @@ from napari_xt.model.released.reader import Released, read_released
 METADATA_KEY = "napari_xt"
 SUFFIX = ".safetensors"
 RELEASED = (".ckpt", ".pt", ".pth")
+BUNDLED_NAME = re.compile(r"[\w-]+")
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors format
 
 
@@ -63,7 +65,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     if os.fspath(name).startswith("hf:"):
         return fetch(os.fspath(name))
     bundled = _bundled() / f"{os.fspath(name)}{SUFFIX}"
-    if os.fspath(name).isidentifier() and os.path.isfile(bundled):
+    if BUNDLED_NAME.fullmatch(os.fspath(name)) and os.path.isfile(bundled):
         return bundled
     path = os.path.expanduser(name)
     if os.path.isfile(path):

@@ -5,6 +5,7 @@ Knows tables of boxes and two kinds of layers; must not know predictions, viewer
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 AT_ONCE = 200  # rectangles that are added while a user may be moving the picture: 40 ms
 SHAPES_UP_TO = 2000  # more boxes than these are points: Shapes are slow
-COLOR = "#00e5ff"
+COLOR, LINE = "#00e5ff", 3
+COLORED_BY = {"shapes": "edge_color", "points": "border_color"}  # by kind of layer
 COLUMNS = ["id", "class", "score"]
 
 
@@ -35,7 +37,17 @@ def kind_for(boxes: pd.DataFrame) -> str:
 
 def outlines(color: str) -> dict[str, Any]:
     """Layer arguments of rectangles that are drawn as lines."""
-    return {"shape_type": "rectangle", "edge_width": 3, "edge_color": color, "face_color": "transparent"}
+    return {"shape_type": "rectangle", "edge_width": LINE, "edge_color": color, "face_color": "transparent"}
+
+
+def in_color_of(old: Any, data: LayerData) -> LayerData:
+    """What `boxes_layer` described, in the colour of a layer of boxes of either kind."""
+    boxes, style, kind = data
+    if type(old).__name__ == "Points":
+        color = next(iter(old.border_color), old.current_border_color)
+    else:
+        color = line_style(old)["edge_color"]
+    return boxes, {**style, COLORED_BY[kind]: color}, kind
 
 
 def set_boxes(layer: Any, boxes: pd.DataFrame, *, all: bool) -> bool:
@@ -47,6 +59,30 @@ def set_boxes(layer: Any, boxes: pd.DataFrame, *, all: bool) -> bool:
         _set_points(layer, boxes)
         return True
     return _set_shapes(layer, boxes, len(boxes) if all else AT_ONCE)
+
+
+def exchange(layer: Any, gone: Iterable[int], new: Any) -> None:
+    """Take some rectangles away by index and draw new ones, corners ``(n, 4, 2)``, in the layer's style."""
+    style = line_style(layer)
+    if there := set(gone):
+        layer.selected_data = there
+        layer.remove_selected()
+        for name, value in style.items():  # napari has taken the style of the selected ones for the next one's
+            setattr(layer, f"current_{name}", value)
+    if len(new):
+        layer.add_rectangles(new, **style)
+
+
+def line_style(layer: Any) -> dict[str, Any]:
+    """How a layer draws new rectangles: like those there where the user gave these a style, else like its next."""
+    from napari.utils.colormaps.standardize_color import transform_color
+
+    style = {}
+    for name, ours in (("edge_color", COLOR), ("face_color", "transparent"), ("edge_width", LINE)):
+        drawn = np.unique(np.atleast_1d(getattr(layer, name)), axis=0)
+        changed = len(drawn) == 1 and not np.allclose(drawn[0], transform_color(ours)[0] if "color" in name else ours)
+        style[name] = drawn[0] if changed else getattr(layer, f"current_{name}")
+    return style
 
 
 def rectangles(boxes: pd.DataFrame) -> NDArray[np.float64]:
@@ -82,15 +118,11 @@ def _set_points(layer: Any, boxes: pd.DataFrame) -> None:
 def _set_shapes(layer: Any, boxes: pd.DataFrame, portion: int) -> bool:
     """Take away what is gone and add what is new: drawing all again would take a hundred times as long."""
     there, wanted = layer.features["id"].to_numpy(), boxes["id"].to_numpy()
-    gone = np.flatnonzero(~np.isin(there, wanted))
-    if len(gone):
-        layer.selected_data = set(gone.tolist())
-        layer.remove_selected()
     lacking = boxes[~np.isin(wanted, there)]
     new = lacking[:portion]
-    if len(new):
-        style = {"edge_width": layer.current_edge_width, "edge_color": layer.current_edge_color}
-        layer.add_rectangles(rectangles(new), face_color=layer.current_face_color, **style)
+    gone = np.flatnonzero(~np.isin(there, wanted))
+    if len(gone) or len(new):
+        exchange(layer, gone.tolist(), rectangles(new))
     kept = boxes.set_index("id", drop=False).loc[np.concatenate([there[np.isin(there, wanted)], new["id"].to_numpy()])]
     layer.features = _features(kept)
     return len(new) == len(lacking)

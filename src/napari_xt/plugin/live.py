@@ -6,15 +6,15 @@ Owns the one policy of when layers are refreshed. Knows layers and stores; must 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
 
 from napari_xt.engine.events import Event, RegionDone, RunFailed, RunFinished, RunStarted
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.plugin.boxes import LayerData, kind_for, set_boxes
+from napari_xt.plugin.boxes import COLORED_BY, LayerData, exchange, in_color_of, kind_for, set_boxes
 from napari_xt.plugin.overlays import TAG, Overlay, Place, Role, layer_data
+from napari_xt.plugin.synthetic import synthetic_name
 
 REFRESH_S = 0.2  # layers are refreshed at most so often
 SHOW_SHARE = 10  # drawing boxes takes at most one part in so many of the time
@@ -52,6 +52,11 @@ class LiveLayers:
         self._layers: dict[Role, Layer] | None = None
         self._shown = (0, 0)  # versions of mask and tables
         self._next = self._next_boxes = 0.0
+
+    @property
+    def shown(self) -> bool:
+        """Whether the run's layers over the image are this run's, and not another one's."""
+        return any(layer.metadata[TAG]["run_id"] == self._run_id for layer in self._earlier().values())
 
     @property
     def layers(self) -> list[Layer]:
@@ -96,6 +101,11 @@ class LiveLayers:
             self._next_boxes = at + SHOW_SHARE * (time.monotonic() - at)
         self._shown = mask, tables
 
+    def show_again(self) -> None:
+        """Put this run's layers back in the place of another run's over the same image."""
+        self._layers = None
+        self.show(now=True)
+
     def _add(self, overlay: Overlay) -> None:
         """Put this run's layers in the place of an earlier run's over the same image."""
         place = Place.of_layer(self.image)
@@ -104,7 +114,7 @@ class LiveLayers:
         self._shown = overlay.mask_version, overlay.tables_version
         self._layers = {}
         for role in overlay.roles:
-            data = layer_data(overlay, role, place, self.image.name, tag)
+            data = layer_data(overlay, role, place, synthetic_name(self.image), tag)
             self._layers[role] = self._put(data, old.pop(role, None))
         for layer in old.values():
             self._viewer.layers.remove(layer)
@@ -117,17 +127,23 @@ class LiveLayers:
 
     def _put(self, data: LayerData, old: Layer | None) -> Layer:
         """The layer of ``data``, in the old one's place and as visible, in the same object where that can be."""
-        layer = Layer.create(*data)
-        if old is not None and _takes(old, layer):
-            _replace(old, layer, data)
+        if old is not None and _takes(old, data):
+            _replace(old, data)
             return old
+        layer = Layer.create(*data if old is None or kind(old) not in COLORED_BY else in_color_of(old, data))
         layers = self._viewer.layers
         active, place = layers.selection.active, len(layers)
         if old is not None:
-            layer.visible, layer.name, place = old.visible, old.name, layers.index(old)
+            place = layers.index(old)
+            for name in ("name", "visible", "opacity", "blending"):
+                setattr(layer, name, getattr(old, name))
             layers.remove(old)
-        layers.insert(place, layer)
-        layers.selection.active = active if active in layers else layer  # inserting selects
+        if active not in layers:
+            layers.insert(place, layer)
+            return layer
+        with layers.selection.events.active.blocker():  # inserting selects; what the user selected stays selected
+            layers.insert(place, layer)
+            layers.selection.active = active
         return layer
 
     def _refresh(self, role: Role) -> None:
@@ -141,7 +157,7 @@ class LiveLayers:
             return True
         if kind(layer) == kind_for(overlay.boxes):
             return set_boxes(layer, overlay.boxes, all=all)
-        data = layer_data(overlay, "boxes", Place.of_layer(self.image), self.image.name, layer.metadata[TAG])
+        data = layer_data(overlay, "boxes", Place.of_layer(self.image), synthetic_name(self.image), layer.metadata[TAG])
         self._layers["boxes"] = self._put(data, layer)
         return True
 
@@ -155,33 +171,25 @@ def kind(layer: Layer) -> str:
     return type(layer).__name__.lower()
 
 
-def _takes(old: Layer, new: Layer) -> bool:
-    """Whether ``old`` can show what ``new`` does: napari can't change a layer's kind, nor whether it has levels."""
-    if kind(old) != kind(new) or getattr(old, "multiscale", None) != getattr(new, "multiscale", None):
-        return False
-    return kind(old) != "labels" or list(old.features["class"]) == list(new.features["class"])
-
-
-def _replace(old: Layer, new: Layer, data: LayerData) -> None:
-    """Show in ``old`` what ``new`` holds, in the style that ``old`` has."""
+def _takes(old: Layer, data: LayerData) -> bool:
+    """Whether ``old`` can show ``data``: napari can't change a layer's kind, nor whether it has levels."""
     _, meta, kind_of_data = data
+    if kind(old) != kind_of_data or getattr(old, "multiscale", False) != meta.get("multiscale", False):
+        return False
+    return kind_of_data != "labels" or list(old.features["class"]) == list(meta["features"]["class"])
+
+
+def _replace(old: Layer, data: LayerData) -> None:
+    """Show ``data`` in ``old``, in the style that ``old`` has."""
+    pixels, meta, kind_of_data = data
     if kind_of_data == "shapes":
-        _exchange_shapes(old, new)
+        exchange(old, range(old.nshapes), pixels)
     else:
-        old.data = new.data
+        old.data = pixels
+    if kind_of_data in ("shapes", "points"):
+        old.features = meta["features"]
     if kind_of_data == "points":
-        old.features, old.size = new.features, meta["size"]
-    for name in ("scale", "translate", "units", "rotate", "shear", "affine"):
+        old.size = meta["size"]
+    for name in ("scale", "translate", "units", "rotate", "shear", "affine", "metadata"):
         if name in meta:
             setattr(old, name, meta[name])
-    old.metadata = new.metadata
-
-
-def _exchange_shapes(old: Any, new: Any) -> None:
-    """All rectangles at once, in the style in which ``old`` would draw its next one."""
-    old.selected_data = set(range(old.nshapes))
-    old.remove_selected()
-    if new.nshapes:
-        style = {"edge_width": old.current_edge_width, "edge_color": old.current_edge_color}
-        old.add_rectangles(new.data, face_color=old.current_face_color, **style)
-    old.features = new.features

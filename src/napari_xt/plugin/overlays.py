@@ -6,7 +6,7 @@ Knows predictions and what layers take; must not know viewers, Qt or threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from napari_xt.geometry import Frame, Region
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.swatches import COLOURS
+from napari_xt.io.synthetic import MASK
 from napari_xt.plugin.boxes import LayerData, boxes_layer
 
 Role = Literal["scores", "mask", "boxes"]
@@ -24,6 +26,7 @@ TAG = "napari_xt"
 TABLES_EVERY_S = 1.0
 TABLES_SHARE = 10  # reading the tables takes at most one part in so many of the time
 SCORE_CELLS = 2048  # of the scores' picture along a side, at most
+CLASS_COLORS = {name: (*color, 255) for name, color in zip(MASK[1:], COLOURS, strict=True)}  # synthetic: of its rings
 SCORE_SPLIT = 16  # cells of it along a region's side, so that it ends where the image ends
 
 
@@ -176,6 +179,16 @@ def layer_data(overlay: Overlay, role: Role, place: Place, name: str, tag: Mappi
     return data, {**meta, **about}, kind
 
 
+def mask_style(names: Sequence[str], colors: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Layer arguments of a mask: the class names of its values and their colours, ``(r, g, b, a)`` in 0..255."""
+    shares: dict[int | None, Any] = {value: tuple(v / 255 for v in color) for value, color in enumerate(colors)}
+    return {
+        "features": pd.DataFrame({"index": range(len(names)), "class": names}),
+        "colormap": shares | {None: (0.0, 0.0, 0.0, 0.0)},
+        "opacity": 0.45,
+    }
+
+
 def _boxes_layer(overlay: Overlay, place: Place) -> LayerData:
     data, style, kind = boxes_layer(overlay.boxes)
     return data, {**style, **place.cells(1, 1)}, kind
@@ -184,12 +197,10 @@ def _boxes_layer(overlay: Overlay, place: Place) -> LayerData:
 def _mask_layer(overlay: Overlay, place: Place) -> LayerData:
     layout = overlay.prediction.layout
     names = layout.mask or ()
-    colors: dict[int | None, Any] = {i: tuple(v / 255 for v in layout.rgba(i)) for i in range(len(names))}
+    colors = [CLASS_COLORS.get(name, layout.rgba(value)) for value, name in enumerate(names)]
     meta = {
         "multiscale": len(overlay.mask) > 1,
-        "features": pd.DataFrame({"index": range(len(names)), "class": names}),
-        "colormap": colors | {None: (0.0, 0.0, 0.0, 0.0)},
-        "opacity": 0.45,
+        **mask_style(names, colors),
         **place.cells(*layout.frame.px_per_run),
     }
     return overlay.mask if len(overlay.mask) > 1 else overlay.mask[0], meta, "labels"

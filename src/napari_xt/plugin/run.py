@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 from napari_xt.engine.events import Event
@@ -17,6 +18,7 @@ from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import ImageNotFoundError, SettingsError, XTError
 from napari_xt.io.image import open_image
 from napari_xt.io.prediction import Prediction
+from napari_xt.model.zoo import describe, find_model
 from napari_xt.plugin.session import RunState, Session
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def run(
     image
         An Image layer, its name, or a path, which is opened in the viewer; default: the active layer.
     model
-        A bundled model's name, the path of one, or a loaded model.
+        A bundled model's name, the path of one, one of `list_models`, or a loaded model.
     out
         The store, ``NAME.xt.zarr``; default: beside the image.
     **options
@@ -63,10 +65,19 @@ def run(
 
     viewer = plain(viewer)
     layer = _image_layer(viewer, image)
-    settings = _settings(viewer, layer, options)
-    planned(layer, model, settings)
-    session = session_of(viewer)
-    return RunHandle(viewer, layer, session, _Job(model, settings, out))
+    return start(viewer, layer, Job(model, _settings(viewer, layer, options), out))
+
+
+def start(viewer: Viewer, layer: Layer, job: Job) -> RunHandle:
+    """Run ``job`` over an image layer of a viewer; what `run` does once it is clear what is wanted.
+
+    Raises
+    ------
+    XTError
+        As `run` does.
+    """
+    planned(layer, job.model, job.settings)
+    return RunHandle(viewer, layer, session_of(viewer), job)
 
 
 def session_of(viewer: Viewer) -> Session:
@@ -83,26 +94,46 @@ def planned(layer: Layer, model: Model | str | os.PathLike[str], settings: RunSe
         As `run` would.
     """
     from napari_xt.plugin.reader import shown_image
+    from napari_xt.plugin.synthetic import refuse_real
 
-    return plan(shown_image(layer), model, settings)
+    known = describe(find_model(model)) if isinstance(model, (str, os.PathLike)) else model
+    refuse_real(known, layer)
+    return plan(shown_image(layer), known, settings)
 
 
-class _Job:
-    """What is to be run, apart from the image."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is run, apart from the image: see `run` for ``model`` and ``out``."""
 
-    def __init__(self, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> None:
-        self.model, self.settings, self.out = model, settings, out
+    model: Any
+    settings: RunSettings
+    out: str | os.PathLike[str] | None = None
+
+    def with_context(self, context: bool) -> Self:
+        """The same with or without context; it never throws away what is at its output path."""
+        return replace(self, settings=replace(self.settings, context=context, restart=False))
 
 
 class RunHandle:
-    """One run in a viewer, as `run` returns it."""
+    """One run in a viewer, as `run` returns it.
 
-    def __init__(self, viewer: Viewer, layer: Layer, session: Session, job: _Job) -> None:
+    Attributes
+    ----------
+    image
+        The layer that is run.
+    job
+        What is run over it.
+    state
+        How far it is.
+    """
+
+    def __init__(self, viewer: Viewer, layer: Layer, session: Session, job: Job) -> None:
         from napari_xt.plugin._thread import Pull
         from napari_xt.plugin.live import LiveLayers
 
+        self.image, self.job = layer, job
         self._session = session
-        self.state: RunState = session.start(layer.name)
+        self.state: RunState = session.start(layer.name if job.settings.context else f"{layer.name} without context")
         self._live: LiveLayers = LiveLayers(viewer, layer)
         live = self._live
         try:
@@ -111,6 +142,7 @@ class RunHandle:
         except XTError as error:
             session.end(self.state, error)
             raise
+        session.started.emit(self)
 
     def __repr__(self) -> str:
         return f"<RunHandle {self.state}>"
@@ -124,6 +156,21 @@ class RunHandle:
     def layers(self) -> list[Layer]:
         """The image layer and those of the run, as far as they are in the viewer."""
         return self._live.layers
+
+    @property
+    def shown(self) -> bool:
+        """Whether the layers over the image are this run's, and not those of another run."""
+        return self._live.shown
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is done and its store is still there."""
+        return self.state.phase == "done" and os.path.isdir(self.state.out)
+
+    def show(self) -> None:
+        """Show the run's layers again, in the place of another run's over the same image."""
+        self._live.show_again()
+        self._session.changed.emit(self.state)
 
     def cancel(self) -> None:
         """Stop; what is done stays, and the same run later goes on from there."""
@@ -158,7 +205,7 @@ class RunHandle:
             _notify(error)
 
 
-def _events(live: LiveLayers, job: _Job) -> Iterator[Event]:
+def _events(live: LiveLayers, job: Job) -> Iterator[Event]:
     """The run itself, in its own thread: loading the model imports torch, and the layers' pixels are read here."""
     from napari_xt.engine.run import stream
     from napari_xt.plugin.reader import shown_image

@@ -1,6 +1,6 @@
-"""The sample that comes with the package: a real aerial image and the tree crowns that people drew in it.
+"""Samples: a real aerial image with the tree crowns that people drew in it, and a synthetic slide that is computed.
 
-Knows where the files lie; must not know Qt, models or runs.
+Knows where the files lie and how large the slide is; must not know Qt, models or runs.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from importlib.resources import as_file, files
 import pandas as pd
 
 from napari_xt.io.image import open_image
+from napari_xt.io.synthetic import MASK, NEIGHBOURHOOD, REGION_PX, SyntheticSlide
 from napari_xt.plugin.boxes import LayerData, outlines, rectangles
-from napari_xt.plugin.overlays import Place
+from napari_xt.plugin.overlays import CLASS_COLORS, Place, mask_style
 from napari_xt.plugin.reader import image_layers
 
 IMAGE, CROWNS = "samples/yellowstone.ome.tif", "samples/yellowstone.csv"
+SLIDE_PX = 8 * NEIGHBOURHOOD * REGION_PX  # 8 x 8 neighbourhoods
 
 
 def canopy() -> list[LayerData]:
@@ -27,3 +29,11 @@ def canopy() -> list[LayerData]:
     place = Place(image.scale, units=(image.unit, image.unit)).cells(1, 1)
     about = {"name": "hand-drawn crowns", "features": table[["class"]], "visible": False}
     return [*image_layers(image), (rectangles(table), {**outlines("white"), **about, **place}, "shapes")]
+
+
+def context_proof() -> list[LayerData]:
+    """A synthetic slide on which only a region's surroundings tell its class, and the true classes, off at first."""
+    slide = SyntheticSlide((SLIDE_PX, SLIDE_PX))
+    colors = [(0, 0, 0, 0), *(CLASS_COLORS[name] for name in MASK[1:])]
+    about = {"name": "synthetic truth", "visible": False, "multiscale": True, **mask_style(MASK, colors)}
+    return [*image_layers(open_image(slide)), (list(slide.truth), about, "labels")]

@@ -71,11 +71,14 @@ class Session:
     ----------
     changed
         Emitted with a run's state whenever it changes.
+    started
+        Emitted with the handle of a run when it has begun.
     runs
         All that there were, the last one last.
     """
 
     changed = Signal(RunState)
+    started = Signal(object)
 
     def __init__(self) -> None:
         self.runs: list[RunState] = []

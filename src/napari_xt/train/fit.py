@@ -154,14 +154,19 @@ def forward_window(model: XT, images: Tensor, settings: FitSettings, rng: np.ran
     flat = regions.flatten(0, 2).contiguous(memory_format=torch.channels_last)
     with torch.set_grad_enabled(settings.encoder_rate > 0):
         tokens, local = model.region(flat)
+        overview = model.overview(_without_halo(images, model.config.halo_px))
     tokens, local = tokens.unflatten(0, grid), local.unflatten(0, grid)
     if grid[1] * grid[2] > 1:
         drop = torch.from_numpy(rng.random(grid) < settings.drop_region)[..., None, None]
         tokens = torch.where(drop, model.background_token, tokens)
     span = model.config.window
     start = tuple(int(rng.integers(0, max(1, span - n + 1))) for n in grid[1:])
-    context = model.contextualise(tokens, (start[0], start[1]), context=bool(rng.random() >= settings.drop_context))
-    return model.decode(local, context)
+    kept = bool(rng.random() >= settings.drop_context)
+    return model.decode(local, model.contextualise(tokens, (start[0], start[1]), kept, overview))
+
+
+def _without_halo(images: Tensor, halo: int) -> Tensor:
+    return images[..., halo : images.shape[-2] - halo, halo : images.shape[-1] - halo]
 
 
 def _train_step(model: XT, losses: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, float]:

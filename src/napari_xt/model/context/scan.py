@@ -62,11 +62,11 @@ def scan_on(
     """
     kind = torch.promote_types(u.dtype, torch.float32)
     u_, dt, a, b, c, skip, state = (x.to(kind) for x in (u, dt, a, b, c, skip, state))
-    given = u_[:, :, None], dt[:, :, None], (a.mT / LN2).contiguous(), b[..., None], c[..., None], state
+    given = u_[:, :, None], dt[:, :, None], (a.mT / LN2).contiguous(), b[..., None], c[..., None], skip, state
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     with torch.autocast(u.device.type, enabled=False):
         y, state = BlockScan.apply(keep, *given)
-    return torch.addcmul(y[:, :, 0], u_, skip).to(u.dtype), state
+    return y[:, :, 0].to(u.dtype), state
 
 
 def can_fuse(tokens: Tensor) -> bool:
@@ -81,8 +81,8 @@ def _kernel() -> Callable[..., Tensor] | None:
         module: Any = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     except ImportError:
         return None
-    found: Callable[..., Tensor] | None = module.selective_scan_fn if module.selective_scan_cuda else None
-    return found
+    built = getattr(module, "selective_scan_cuda", None) is not None
+    return module.selective_scan_fn if built else None
 
 
 def _fused(u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Knows tensors only; where the recurrence comes from and which other forms it has
 
     B  batch    L  tokens    E  channels    N  state size    K  chunks of a block    T  tokens of a chunk    S = K T
 
-    h[t] = 2^(dt[t] A) h[t-1] + x[t] B[t]        y[t] = C[t] . h[t]        x[t] = dt[t] u[t]
+    h[t] = 2^(dt[t] A) h[t-1] + x[t] B[t]        y[t] = C[t] . h[t] + skip u[t]        x[t] = dt[t] u[t]
 
 The decays and inputs of a block take a few operations on all of its tokens; its chunks then walk their tokens side by
 side, one multiply-add each, in memory that stays in the cache. Decays are powers of two because torch's ``exp2`` took a
@@ -28,7 +28,8 @@ STEP = 2**13  # numbers of a sequence that a step on a CPU should work on
 GPU_STEP = 2**19  # and of a batch, elsewhere
 BLOCK = 2**19  # numbers of a block on a CPU: what its cache holds
 FEWEST = 4  # chunks that are worth walking twice
-LEAST, MOST = 8, 32  # tokens of a chunk
+CHUNK = 32  # tokens of each of several chunks
+ALONE = 8, 64  # least and most tokens of a block that is one chunk
 
 
 class Run(NamedTuple):
@@ -59,11 +60,12 @@ def runs(length: int, chunks: int, tokens: int) -> Iterator[Run]:
 def block_shape(state: Tensor) -> tuple[int, int]:
     """Return the K and T that suit the device and the size of a state; on a CPU a batch's size changes no result."""
     if state.device.type != "cpu":
-        return max(1, GPU_STEP // state.numel()), MOST
+        return max(1, GPU_STEP // state.numel()), CHUNK
     chunks = STEP // state[0].numel()
     if chunks >= FEWEST:
-        return chunks, MOST
-    return 1, min(max(BLOCK // state.numel(), LEAST), MOST)
+        return chunks, CHUNK
+    least, most = ALONE
+    return 1, min(max(BLOCK // state.numel(), least), most)
 
 
 class Block:
@@ -125,7 +127,7 @@ def _starts(decays: Sequence[Tensor], xs: Sequence[Tensor], whole: Tensor, state
 
 
 class BlockScan(torch.autograd.Function):
-    """``(keep, u, dt, a, b, c, state) -> (y, last state)``.
+    """``(keep, u, dt, a, b, c, skip, state) -> (y, last state)``.
 
     ``u``, ``dt`` and ``y`` are rows, ``b`` and ``c`` columns, ``a`` is in units of ln 2; all of one floating type. For
     the gradient it must ``keep`` the states that blocks start from; those between are computed again. The gradient has
@@ -135,27 +137,28 @@ class BlockScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, keep: bool, *given: Tensor) -> tuple[Tensor, Tensor]:
         """Scan block by block."""
-        u, dt, a, b, c, state = given
+        u, dt, a, b, c, skip, state = given
         y, starts = torch.empty_like(u), []
         for run in runs(u.shape[1], *block_shape(state)):
-            decay, states = Block(run, state), Block(run, state)
+            decay, h = Block(run, state), Block(run, state)
             for u_, dt_, b_, c_, y_ in run.blocks(u, dt, b, c.mT, y):
                 if keep:
                     starts.append(state)
-                torch.mul(dt_ * u_, b_, out=states.tokens)
-                solve(decay, states, dt_, a, state)
-                state = states.tokens[:, -1].clone()
-                torch.matmul(c_, states.tokens, out=y_)
+                torch.mul(dt_ * u_, b_, out=h.tokens)
+                solve(decay, h, dt_, a, state)
+                state = h.tokens[:, -1].clone()
+                torch.matmul(c_, h.tokens, out=y_).addcmul_(u_, skip)
         if keep:
-            ctx.save_for_backward(u, dt, a, b, c, *starts)
+            ctx.save_for_backward(u, dt, a, b, c, skip, *starts)
         return y, state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the inputs, block by block from the last."""
-        u, dt, a, b, c, *starts = ctx.saved_tensors
-        grad_a, grads = torch.zeros_like(a), [torch.empty_like(x) for x in (u, dt, b, c)]
+        u, dt, a, b, c, skip, *starts = ctx.saved_tensors
+        grads = [torch.empty_like(x) for x in (u, dt, b, c)]
+        grad_a, grad_skip = torch.zeros_like(a), (grad_y * u).sum((0, 1, 2))
         for run in reversed(list(runs(u.shape[1], *block_shape(grad_state)))):
             memory = [Block(run, grad_state) for _ in range(4)]
             blocks = zip(run.blocks(u, dt, b, c, grad_y), run.blocks(*grads), strict=True)
@@ -164,13 +167,14 @@ class BlockScan(torch.autograd.Function):
                 grad_a += found_a
                 for grad, part in zip(wanted, found, strict=True):
                     grad.copy_(part)
-        return None, grads[0], grads[1], grad_a, grads[2], grads[3], grad_state
+        grad_u, grad_dt, grad_b, grad_c = grads
+        return None, grad_u.addcmul_(grad_y, skip), grad_dt, grad_a, grad_b, grad_c, grad_skip, grad_state
 
 
 def _gradients(
     memory: list[Block], given: Sequence[Tensor], a: Tensor, start: Tensor, grad_state: Tensor
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-    """Return the gradients of a block's u, dt, b and c, of ``a``, and of the state ``start`` that it started from.
+    """Return the gradients of a block's u (without skip), dt, b and c, of ``a``, and of the state ``start`` before it.
 
     The gradient g of h is the same recurrence from the last token to the first:
     ``g[t] = 2^(dt[t+1] A) g[t+1] + C[t] grad y[t]``.

@@ -30,25 +30,53 @@ from napari_xt.engine.settings import OUTPUTS, RunSettings
 from napari_xt.model.zoo import ModelInfo, list_models
 
 HELP = {f.name: str(f.metadata["help"]) for f in fields(RunSettings)}
+SWITCH = (
+    "After a run it switches what is shown: the same run with or without context. What has not been run yet is run; "
+    "a run that is going on is stopped first, and goes on from there when it is switched back."
+)
 DEVICES = ("auto", "cpu", "cuda", "mps")
+OUT = (
+    "Where the prediction goes: a folder NAME.xt.zarr; default: beside the image. What the Context switch runs goes "
+    "beside it."
+)
 
 
 class ModelCombo(QComboBox):
-    """Chooses a model; its tool tip is the model's card."""
+    """Chooses a model; its tool tip is the model's card. Synthetic models are there for synthetic images alone."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        for index, info in enumerate(list_models()):
-            self.addItem(info.name, info)
-            self.setItemData(index, model_text(info), Qt.ItemDataRole.ToolTipRole)
+        self._models = list_models()
+        self._for_real: ModelInfo | None = None
         self.currentIndexChanged.connect(self._show_card)
-        self._show_card()
+        self._fill([info for info in self._models if not info.card.synthetic])
+
+    def offer(self, *, synthetic: bool) -> None:
+        """List the models for a real or a synthetic image; the choice for real ones comes back with them."""
+        models = [info for info in self._models if synthetic or not info.card.synthetic]
+        if models == [self.itemData(i) for i in range(self.count())]:
+            return
+        if synthetic:
+            self._for_real = self.info
+        wanted = next(info for info in models if info.card.synthetic) if synthetic else self._for_real
+        self.blockSignals(True)
+        self._fill(models)
+        self.setCurrentIndex(models.index(wanted) if wanted in models else 0)
+        self.blockSignals(False)
+        self.currentIndexChanged.emit(self.currentIndex())
 
     @property
     def info(self) -> ModelInfo | None:
         """The model that is chosen."""
         found: ModelInfo | None = self.currentData()
         return found
+
+    def _fill(self, models: list[ModelInfo]) -> None:
+        self.clear()
+        for index, info in enumerate(models):
+            self.addItem(f"{info.name} (synthetic)" if info.card.synthetic else info.name, info)
+            self.setItemData(index, model_text(info), Qt.ItemDataRole.ToolTipRole)
+        self._show_card()
 
     def _show_card(self) -> None:
         self.setToolTip(model_text(self.info) if self.info else "No model is installed.")
@@ -127,7 +155,7 @@ class More(QWidget):
         self.out.setPlaceholderText("beside the image")
         for name, view in (("threshold", self.threshold), ("window", self.window_), ("device", self.device)):
             view.setToolTip(HELP[name])
-        self.out.setToolTip("Where the prediction goes: a folder NAME.xt.zarr; default: beside the image.")
+        self.out.setToolTip(OUT)
 
     def _arrange(self) -> None:
         place = QWidget()
@@ -166,17 +194,16 @@ class Form(QWidget):
         self.model, self.outputs, self.more = ModelCombo(), OutputBoxes(), More()
         self.whole, self.in_view = QRadioButton("whole image"), QRadioButton("current view")
         self.whole.setChecked(True)
+        self.context = QCheckBox("regions see each other")
+        self.context.setChecked(RunSettings().context)
+        self.context.setToolTip(f"<p>{HELP['context']} {SWITCH}</p>")
         self._arrange(image)
         self.model.currentIndexChanged.connect(self._offer)
         self.outputs.changed.connect(self.changed)
         self.whole.toggled.connect(self.changed)
+        self.context.toggled.connect(self.changed)
         self.more.changed.connect(self.changed)
         self._offer()
-
-    @property
-    def model_name(self) -> str:
-        """What is run, as `run` takes it."""
-        return self.model.currentText()
 
     @property
     def out(self) -> str | None:
@@ -185,10 +212,20 @@ class Form(QWidget):
 
     def options(self) -> dict[str, Any]:
         """The fields of `RunSettings` that were chosen, apart from the part of the image."""
-        return {"outputs": self.outputs.chosen, **self.more.options()}
+        context = {} if self.context.isChecked() or not self.context.isEnabled() else {"context": False}
+        return {"outputs": self.outputs.chosen, **context, **self.more.options()}
+
+    def show_context(self, context: bool) -> None:
+        """Set the switch to what is shown, without switching."""
+        self.context.blockSignals(True)
+        self.context.setChecked(context)
+        self.context.blockSignals(False)
+        self.changed.emit()
 
     def _offer(self) -> None:
-        self.outputs.offer(self.model.info)
+        info = self.model.info
+        self.outputs.offer(info)
+        self.context.setEnabled(info is None or info.config.context.kind != "none")
         self.changed.emit()
 
     def _arrange(self, image: QWidget) -> None:
@@ -200,7 +237,8 @@ class Form(QWidget):
         row.addStretch()
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
-        for name, view in (("Image", image), ("Model", self.model), ("Outputs", self.outputs), ("Area", area)):
+        rows = {"Image": image, "Model": self.model, "Outputs": self.outputs, "Area": area, "Context": self.context}
+        for name, view in rows.items():
             form.addRow(name, view)
         form.addRow(self.more)
 
@@ -210,5 +248,6 @@ def model_text(info: ModelInfo) -> str:
     card = info.card
     figures = ", ".join(f"{escape(str(name))} {value:.3g}" for name, value in card.metrics.items())
     lines = [f"<b>{escape(card.title or card.name)}</b>", f"gives {', '.join(info.config.outputs)}"]
+    lines += ["<b>synthetic</b>: knows made-up images alone, of no use for real ones"] if card.synthetic else []
     lines += [escape(card.provenance), f"licence: {escape(card.licence)}" if card.licence else "", figures]
     return "<br>".join(line for line in [*lines, f"<i>{escape(card.use)}</i>"] if line)

@@ -1,4 +1,4 @@
-"""The dock widget *Run xT*: choose, read the pre-flight card, run, watch, stop.
+"""The dock widget *Run xT*: choose, read the pre-flight card, run, watch, stop, see it with and without context.
 
 Shows what the session says and calls `run`; must not know engine, stores or threads.
 """
@@ -23,13 +23,16 @@ from qtpy.QtWidgets import (
 from napari_xt.engine.plan import Plan, card
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import SettingsError, XTError
+from napari_xt.plugin.contexts import Contexts
 from napari_xt.plugin.run import RunHandle, planned, run, session_of
 from napari_xt.plugin.session import RunState
+from napari_xt.plugin.synthetic import is_synthetic
 from napari_xt.plugin.view import plain, visible_box
 from napari_xt.plugin.widgets.form import Form
 from napari_xt.plugin.widgets.image_combo import ImageCombo, alive
 
 CARD_AFTER_MS = 200
+SYNTHETIC = "<p><b>synthetic</b>: the image is made up to show what context does</p>"
 
 
 class RunWidget(QWidget):
@@ -43,14 +46,16 @@ class RunWidget(QWidget):
     Attributes
     ----------
     handle
-        The last run that was started here.
+        The last run that was started or shown again here.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.handle: RunHandle | None = None
         viewer = plain(viewer)
-        self._viewer, self._session = viewer, session_of(viewer)
+        self._viewer, self._session, self._contexts = viewer, session_of(viewer), Contexts(viewer)
+        self._waiting: tuple[RunHandle, bool] | None = None  # a switch of the context, until that run has stopped
+        self._switched: RunHandle | None = None  # what a switch has begun
         self.image = ImageCombo(viewer)
         self.form = Form(self.image)
         self.card, self.status = QLabel(), QLabel()
@@ -58,6 +63,7 @@ class RunWidget(QWidget):
         self.progress = QProgressBar()
         self._arrange()
         self._connect()
+        self._follow_image()
         self._show(self._session.active)
 
     def _arrange(self) -> None:
@@ -92,19 +98,75 @@ class RunWidget(QWidget):
         self._card_timer.setInterval(CARD_AFTER_MS)
         self._card_timer.timeout.connect(self._show_card)
         self.form.changed.connect(self._card_timer.start)
-        self.image.currentIndexChanged.connect(lambda _: self._card_timer.start())
+        self.form.context.toggled.connect(self._switch)
+        self.image.currentIndexChanged.connect(self._follow_image)
         self._viewer.scene.camera.events.connect(self._moved)
         self._session.changed.connect(self._show)
-        self._card_timer.start()
+        self._session.started.connect(self._started)
 
     def _run(self) -> None:
+        layer, context = self.image.layer, self.form.context.isChecked()
         try:
-            self.handle = run(
-                self._viewer, self.image.layer, self.form.model_name, out=self.form.out, **self._options()
-            )
+            out = self._contexts.place(layer, self.form.out, context)
+            self.handle = run(self._viewer, layer, self.form.model.info or "", out=out, **self._options())
         except XTError as error:
-            show_error(str(error))
-            self.status.setText(str(error))
+            self._tell(error)
+
+    def _tell(self, error: XTError) -> None:
+        show_error(str(error))
+        self.status.setText(str(error))
+
+    def _switch(self, context: bool) -> None:
+        """Show the chosen image's run with or without context; one that is going on has to stop first."""
+        layer = self.image.layer
+        handle = None if layer is None else self._contexts.current(layer)
+        if handle is None:
+            return
+        if not handle.state.over:
+            self._waiting = handle, context
+            self._session.stop(handle.state)
+        elif context != handle.job.settings.context:
+            self._show_other(handle, context)
+
+    def _show_other(self, handle: RunHandle, context: bool) -> None:
+        try:
+            self.handle = self._switched = self._contexts.show(handle, context)
+        except XTError as error:
+            self._tell(error)
+            self._follow_context()
+
+    def _settle(self) -> None:
+        """A run is over: do what waited for that; where a switch came to nothing, let it tell what is shown."""
+        if not alive(self):
+            return
+        waiting = self._waiting
+        if waiting is not None and waiting[0].state.over:
+            self._waiting = None
+            if waiting[0].image in self._viewer.layers:
+                self._show_other(*waiting)
+        elif self._switched is not None and self._switched.state.over and not self._switched.shown:
+            self._switched = None
+            self._follow_context()
+
+    def _started(self, handle: RunHandle) -> None:
+        if alive(self):
+            self._contexts.take(handle)
+            self._follow_context()
+
+    def _follow_image(self) -> None:
+        """Offer what suits the chosen image, and set the switch to what is shown over it."""
+        layer = self.image.layer
+        self.form.model.offer(synthetic=layer is not None and is_synthetic(layer))
+        self._follow_context()
+        self._card_timer.start()
+
+    def _follow_context(self) -> None:
+        layer = self.image.layer
+        handle = None if layer is None else self._contexts.current(layer)
+        if self._waiting is not None and self._waiting[0] is handle:
+            self.form.show_context(self._waiting[1])
+        elif handle is not None:
+            self.form.show_context(handle.job.settings.context)
 
     def _stop(self) -> None:
         if (active := self._session.active) is not None:
@@ -136,7 +198,8 @@ class RunWidget(QWidget):
             self.card.setText("Open an image to see what a run over it would do.")
             return
         try:
-            text = _table(planned(layer, self.form.model_name, RunSettings.of(**self._options())))
+            text = _table(planned(layer, self.form.model.info or "", RunSettings.of(**self._options())))
+            text += SYNTHETIC if is_synthetic(layer) else ""
         except XTError as error:
             text = escape(str(error))
         self.card.setText(text)
@@ -145,6 +208,9 @@ class RunWidget(QWidget):
         """Show how far a run is."""
         if not alive(self):
             return
+        if state is not None and state.over:
+            QTimer.singleShot(0, self._settle)  # others are being told of the end just now
+        state = self._session.active or state
         going_on = state is not None and not state.over
         self.run_button.setEnabled(not going_on)
         self.stop_button.setEnabled(going_on and state is not None and state.phase != "stopping")
