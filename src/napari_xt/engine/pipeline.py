@@ -7,30 +7,28 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from napari_xt.engine import stages
+from napari_xt.engine.blocks import block_data, encoded_block, members
 from napari_xt.engine.device import placed
+from napari_xt.engine.encoder import Encoder, check_hope, outer_unit, split, window_unit
 from napari_xt.engine.events import Detection, Event, RegionDone, RunFinished, RunStarted, StageProgress, Summary
 from napari_xt.engine.plan import Plan
 from napari_xt.engine.settings import RunSettings
-from napari_xt.errors import RunError, XTError
-from napari_xt.geometry import Block, Box, Region, Step, Window
+from napari_xt.geometry import Step, Window
 from napari_xt.io.image import Image
-from napari_xt.io.store import BlockData, Header, RegionData, Status, Store
+from napari_xt.io.store import Header, RegionData, Shelf, Status, Store
 from napari_xt.model.xt import XT
 
-HOPELESS = 16  # so many regions failed and none succeeded: the run stops
+GROUP_REGIONS = 64  # are put on the shelf together
 E = TypeVar("E", bound=Event)
 
 
@@ -74,8 +72,12 @@ def carry_out(job: Job, teller: Teller) -> Generator[Event]:
         yield teller.tell(RunStarted, plan=job.plan, out=str(job.out), done=done)
         begun, failed = time.monotonic(), 0
         if not store.complete:
-            with placed(job.model, job.plan.machine.device) as model, _Encoder(job, model) as encoder:
-                failed = yield from _steps(job, encoder, store, todo, teller)
+            with (
+                placed(job.model, job.plan.machine.device) as model,
+                Encoder(job.image, job.plan, model, raises=job.settings.on_error == "raise") as encoder,
+            ):
+                carry = _large_step if job.plan.large else _steps
+                failed = yield from carry(job, encoder, store, todo, teller)
             store.finish(job.model.config.suppression_iou)
         seconds, encoded = time.monotonic() - begun, job.plan.regions - done
         summary = Summary(job.plan.regions, encoded, failed, seconds, encoded / max(seconds, 1e-9))
@@ -91,131 +93,104 @@ def _remaining(plan: Plan, store: Store) -> tuple[list[Step], int]:
             done += sum(w.shape[0] * w.shape[1] for w in step.windows)
         else:
             todo.append(step)
+            there = [block for block in step.blocks if plan.large and (block.row, block.col) in committed]
+            done += sum(len(members(plan, block, step.windows[0])) for block in there)
     return todo, done
 
 
 def _steps(
-    job: Job, encoder: _Encoder, store: Store, todo: Sequence[Step], teller: Teller
+    job: Job, encoder: Encoder, store: Store, todo: Sequence[Step], teller: Teller
 ) -> Generator[Event, None, int]:
     """Decode and commit step by step what is encoded ahead; returns the number of regions that failed."""
-    windows = encoder.windows([window for step in todo for window in step.windows])
-    first = job.plan.regions - sum(w.shape[0] * w.shape[1] for step in todo for w in step.windows)
+    plan, model = job.plan, encoder.model
+    units = encoder.encoded(window_unit(plan, window) for step in todo for window in step.windows)
+    first = plan.regions - sum(w.shape[0] * w.shape[1] for step in todo for w in step.windows)
     encoded = decoded = first
     failed = 0
     for step in todo:
-        results, regions = [], []
+        results: list[stages.Decoded] = []
+        regions: list[stages.Encoded] = []
         for window in step.windows:
             own: list[stages.Encoded] = []
-            for part in next(windows):
+            for part in next(units):
                 own += part.result()
-                yield teller.tell(StageProgress, stage="encode", done=encoded + len(own), total=job.plan.regions)
+                yield teller.tell(StageProgress, stage="encode", done=encoded + len(own), total=plan.regions)
             encoded += len(own)
             failed += sum(bool(e.error) for e in own)
-            _check_hope(own, failed, encoded - first, job.plan.regions - first)
-            results.append(stages.decode(encoder.model, job.plan, window, own))
+            check_hope(own, failed, encoded - first, plan.regions - first)
+            held = stages.held(model, plan, window, own)
+            results += stages.decode(model, plan, held, stages.bands(plan, window))
             regions += own
-        store.commit([_block_data(job.plan, block, results, regions) for block in step.blocks])
+        store.commit([block_data(plan, block, results, regions) for block in step.blocks])
         decoded += len(regions)
-        yield teller.tell(StageProgress, stage="decode", done=decoded, total=job.plan.regions)
-        for data in chain.from_iterable(result.regions for result in results):
-            yield teller.tell(RegionDone, region=data.region, kind=_kind(data), boxes=_detections(data))
+        yield from _told(teller, results, decoded, plan.regions)
     return failed
 
 
-def _check_hope(own: Sequence[stages.Encoded], failed: int, tried: int, total: int) -> None:
-    if failed == tried and failed >= min(HOPELESS, total):
-        first = next(e for e in own if e.error)
-        raise RunError(f"all of the first {failed} regions", f"failed: {first.error}", "check the image and the model")
+def _large_step(
+    job: Job, encoder: Encoder, store: Store, todo: Sequence[Step], teller: Teller
+) -> Generator[Event, None, int]:
+    """A window too large for memory: all regions to the shelf, then row of blocks by row of blocks decoded from it."""
+    if not todo:
+        return 0
+    (step,) = todo
+    plan, (window,) = job.plan, step.windows
+    yield from _fill_shelf(job, encoder, store, step, teller)
+    errors = {index: error for found in store.encoded().values() for index, error in found.items()}
+    held = _from_shelf(job, encoder, store.shelf, window, errors)
+    lacking = [block for block in step.blocks if (block.row, block.col) not in store.committed()]
+    rows = {block.row for block in lacking}
+    k = plan.grid.block_regions
+    wanted = [band for band in stages.bands(plan, window) if (window.row0 + band.start) // k in rows]
+    decoded = plan.regions - window.shape[1] * sum(map(len, wanted))
+    for band, result in zip(wanted, stages.decode(encoder.model, plan, held, wanted), strict=True):
+        row = (window.row0 + band.start) // k
+        store.commit([block_data(plan, block, [result], []) for block in lacking if block.row == row])
+        decoded += len(result.regions)
+        yield from _told(teller, [result], decoded, plan.regions)
+    return len(errors)
 
 
-class _Encoder:
-    """Reads and encodes windows in threads, one window ahead of the one that is asked for."""
-
-    def __init__(self, job: Job, model: XT) -> None:
-        self.model, self._job = model, job
-        self._pool = ThreadPoolExecutor(job.plan.workers, thread_name_prefix="napari-xt-encode")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def windows(self, windows: Sequence[Window]) -> Iterator[list[Future[list[stages.Encoded]]]]:
-        """The encoded regions of each window, in batches that are still being worked on."""
-        ahead: deque[list[Future[list[stages.Encoded]]]] = deque()
-        for window in windows:
-            ahead.append(self._submit(window))
-            if len(ahead) > 1:
-                yield ahead.popleft()
-        yield from ahead
-
-    def _submit(self, window: Window) -> list[Future[list[stages.Encoded]]]:
-        plan = self._job.plan
-        patch = self._pool.submit(stages.read_patch, self._job.image, plan, stages.window_outer(plan, window))
-        regions = list(plan.grid.window_regions(window))
-        groups = [regions[i : i + plan.batch] for i in range(0, len(regions), plan.batch)]
-        return [self._pool.submit(self._encode, patch, group) for group in groups]
-
-    def _encode(self, patch: Future[stages.Patch], regions: Sequence[Region]) -> list[stages.Encoded]:
-        pixels = None
-        try:
-            pixels = patch.result()
-        except XTError as error:
-            self._raise_if_asked(regions[0], error)
-        if self._job.settings.on_error == "raise" and pixels is not None:
-            return self._encode_or_raise(pixels, regions)
-        return stages.encode_safely(self.model, self._job.image, self._job.plan, pixels, regions)
-
-    def _encode_or_raise(self, pixels: stages.Patch, regions: Sequence[Region]) -> list[stages.Encoded]:
-        try:
-            return stages.encode(self.model, self._job.plan, pixels, regions)
-        except RuntimeError as error:
-            self._raise_if_asked(regions[0], error)
-            raise
-
-    def _raise_if_asked(self, region: Region, error: Exception) -> None:
-        if self._job.settings.on_error == "raise":
-            raise RunError(f"region row {region.row}, column {region.col}", f"failed: {error}") from error
+def _fill_shelf(job: Job, encoder: Encoder, store: Store, step: Step, teller: Teller) -> Generator[Event]:
+    """Encode what is not on the shelf yet, a group of blocks after the other."""
+    plan, (window,) = job.plan, step.windows
+    lacking = [block for block in step.blocks if (block.row, block.col) not in store.encoded()]
+    groups = [
+        group
+        for _, row in groupby(lacking, key=lambda block: block.row)
+        for group in split(list(row), GROUP_REGIONS // plan.grid.block_regions**2)
+    ]
+    regions = [[r for block in group for r in members(plan, block, window)] for group in groups]
+    encoded = plan.regions - sum(map(len, regions))
+    tried = failed = 0
+    units = encoder.encoded(map(outer_unit, regions))
+    for group, unit in zip(groups, units, strict=True):
+        own: list[stages.Encoded] = []
+        for part in unit:
+            own += part.result()
+            yield teller.tell(StageProgress, stage="encode", done=encoded + tried + len(own), total=plan.regions)
+        tried, failed = tried + len(own), failed + sum(bool(e.error) for e in own)
+        check_hope(own, failed, tried, plan.regions - encoded)
+        store.put_encoded([encoded_block(encoder.model, plan, block, own) for block in group])
 
 
-def _block_data(
-    plan: Plan, block: Block, windows: Sequence[stages.Decoded], regions: Sequence[stages.Encoded]
-) -> BlockData:
-    """What the windows say of one block."""
-    mask = probability = None
-    found: list[RegionData] = []
-    for window in windows:
-        part = window.box.clip(block.box)
-        if part.empty:
-            continue
-        found += [data for data in window.regions if data.region.inner.touches(block.box)]
-        if window.mask is not None and window.probability is not None:
-            mask = _paste(mask, block.box, part, window.mask, window.box, 1)
-            probability = _paste(probability, block.box, part, window.probability, window.box, plan.stride)
-    pixels = None
-    for region in regions:
-        if region.pixels is not None and region.region.inner.touches(block.box):
-            inner = region.region.inner
-            pixels = _paste(pixels, block.box, inner, region.pixels[list(plan.channels)], inner, 1)
-    return BlockData(block, pixels, mask, probability, tuple(found))
+def _from_shelf(job: Job, encoder: Encoder, shelf: Shelf, window: Window, errors: Mapping[int, str]) -> stages.Held:
+    """A window whose tokens are in memory, and whose local features are read row by row."""
+    cols = window.col0, window.col1
+    place = encoder.model.background_token.device
+    tokens = torch.from_numpy(shelf.tokens(window.row0, window.row1, *cols)).float().to(place)
+
+    def local(row: int) -> Tensor:
+        return torch.from_numpy(shelf.features(window.row0 + row, *cols)).float().to(place)
+
+    view = stages.streamed_overview(encoder.model, job.plan, window, encoder.reader.read)
+    return stages.Held(window, tokens, local, errors, view)
 
 
-def _paste(
-    canvas: NDArray[Any] | None, canvas_box: Box, part: Box, source: NDArray[Any], source_box: Box, stride: int
-) -> NDArray[Any]:
-    """Copy ``part`` (run px) from ``source`` to ``canvas``, which is made where it is None; both at ``stride``."""
-
-    def cells(box: Box, origin: Box) -> tuple[slice, slice]:
-        return box.shift(-origin.y0, -origin.x0).scale(1 / stride, 1 / stride).slices
-
-    if canvas is None:
-        shape = canvas_box.scale(1 / stride, 1 / stride).shape
-        canvas = np.zeros((*source.shape[:-2], *shape), source.dtype)
-    canvas[(..., *cells(part, canvas_box))] = source[(..., *cells(part, source_box))]
-    return canvas
+def _told(teller: Teller, results: Sequence[stages.Decoded], decoded: int, total: int) -> Generator[Event]:
+    yield teller.tell(StageProgress, stage="decode", done=decoded, total=total)
+    for data in chain.from_iterable(result.regions for result in results):
+        yield teller.tell(RegionDone, region=data.region, kind=_kind(data), boxes=_detections(data))
 
 
 def _kind(data: RegionData) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from typing import Any, Protocol
 
 import psutil
@@ -12,10 +13,13 @@ from napari_xt.engine.settings import OUTPUTS, Output, RunSettings
 from napari_xt.errors import ModelError, SettingsError
 from napari_xt.geometry import Box, Frame, Grid
 from napari_xt.io.image import Image, open_image
+from napari_xt.io.layout import ShelfLayout
 from napari_xt.model.config import ModelCard, XTConfig
 from napari_xt.model.zoo import describe, find_model
 
 GIB = 2**30
+IN_MEMORY_REGIONS = 256  # a window of more of them waits on disk where it is the whole image
+KEPT_BYTES = 256 << 20  # of pixels that may be asked for again
 PROCESS_BYTES = int(0.9 * GIB)  # Python with torch, timm, zarr, before any work
 NEAR = 1.1  # a level may be this much coarser than the model's scale
 RESAMPLE_BELOW, RESAMPLE_ABOVE = 0.8, 1.25  # pixels this much finer or coarser than the model's are resampled
@@ -93,6 +97,11 @@ class Plan:
     memory_bytes: int
     disk_bytes: int
     warnings: tuple[str, ...] = ()
+
+    @property
+    def large(self) -> bool:
+        """Whether the window is the whole image and too large for memory: its regions wait on disk."""
+        return self.grid.window == 0 and self.regions > IN_MEMORY_REGIONS
 
     def to_json(self) -> dict[str, object]:
         """The plan as values of JSON."""
@@ -279,19 +288,32 @@ def _outputs(model: Model, settings: RunSettings) -> tuple[Output, ...]:
     return tuple(name for name in OUTPUTS if name in (settings.outputs or there))
 
 
+def shelf_layout(config: XTConfig) -> ShelfLayout:
+    """What is kept of an encoded region of a large window."""
+    side = config.region_px // config.local.stride
+    local = (config.local.channels if config.dense else 0, side, side)
+    return ShelfLayout((config.tokens_per_region, config.context.dim), local, config.stored)
+
+
 def _memory(plan: Plan, config: XTConfig, largest: int) -> int:
-    """The high-water mark: two windows of pixels and features, the heads' maps of one, a backbone per worker."""
+    """The high-water mark: regions of pixels and features in flight, the heads' maps, tokens, a backbone per worker."""
     cells = (config.region_px // config.local.stride) ** 2
-    pixels = 3 * config.region_px**2 * config.in_channels
-    features = 4 * cells * config.local.channels if config.dense else 0
-    heads = 4 * cells * 2 * 64 + 6 * config.region_px**2 if config.dense else 0
+    across = plan.grid.shape[1]
+    flying = min(largest, 64) if plan.large else largest
+    pixels = 3 * config.region_px**2 * config.in_channels * flying + KEPT_BYTES
+    features = 4 * cells * config.local.channels * flying if config.dense else 0
+    at_once = min(largest, (plan.grid.block_regions + 2) * across)
+    heads = at_once * (4 * cells * 2 * 64 + 6 * config.region_px**2) if config.dense else 0
+    tokens = 4 * plan.tokens * config.context.dim * 6
     backbone = 4 * config.encoder_px**2 * 100 * plan.batch
-    return PROCESS_BYTES + largest * (2 * (pixels + features) + heads) + plan.workers * backbone
+    return PROCESS_BYTES + 2 * (pixels + features) + heads + tokens + plan.workers * backbone
 
 
 def _disk(plan: Plan, config: XTConfig) -> int:
-    """Uncompressed mask and probability, scores and the overview: real stores are smaller."""
+    """Uncompressed mask and probability, scores and the overview, and what waits: real stores are smaller."""
     pixels = plan.regions * config.region_px**2
     classes = len(config.mask or ()) if "mask" in plan.outputs else 0
     mask = pixels * 4 // 3 + classes * pixels // config.local.stride**2 if classes else 0
-    return mask + plan.regions * 64 + min(pixels, 2048**2) * config.in_channels + 500_000
+    shelf = shelf_layout(config)
+    waiting = plan.regions * (prod(shelf.tokens) + prod(shelf.local)) * int(config.stored[-2:]) // 8
+    return mask + plan.regions * 64 + min(pixels, 2048**2) * config.in_channels + 500_000 + waiting * plan.large

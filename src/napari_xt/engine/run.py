@@ -16,7 +16,7 @@ from napari_xt.engine.device import machine
 from napari_xt.engine.events import Event, RunFailed, RunStarted, StageProgress
 from napari_xt.engine.output import default_out
 from napari_xt.engine.pipeline import Job, Teller, carry_out
-from napari_xt.engine.plan import Plan, plan
+from napari_xt.engine.plan import Plan, plan, shelf_layout
 from napari_xt.engine.settings import RunSettings
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.prediction import Prediction, open_prediction
@@ -24,7 +24,7 @@ from napari_xt.io.store import Header, Layout
 from napari_xt.model.checkpoint import load_model
 from napari_xt.model.xt import XT
 
-NUMERICS = 1  # raised when the same job would give other numbers
+NUMERICS = 2  # raised when the same job would give other numbers
 
 
 def stream(
@@ -120,6 +120,7 @@ def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> H
         boxes=config.boxes if "boxes" in resolved.outputs else None,
         scores=scores or label,
         label=label if scores else None,
+        shelf=shelf_layout(config) if resolved.large else None,
         overview_channels=len(resolved.channels),
         overview_dtype=str(image.dtype),
     )

@@ -5,8 +5,9 @@ Knows images and networks; knows nothing of stores, events or threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,31 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_xt.engine.plan import Plan
+from napari_xt.engine.reading import Patch, Pixels, read_patch
 from napari_xt.errors import XTError
 from napari_xt.geometry import IDS_PER_REGION, Box, Region, Window
 from napari_xt.io.image import Image
 from napari_xt.io.mask import mask_from_probability
 from napari_xt.io.merge import BOX_DTYPE, box_rows, suppress
-from napari_xt.io.resample import read_run
 from napari_xt.io.store import RegionData, Status
 from napari_xt.model.heads import Detections, decode_boxes
 from napari_xt.model.tokens import from_regions, to_full
-from napari_xt.model.xt import STORED, XT, XTOutput
-
-Pixels = NDArray[np.generic]
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """Pixels ``(C, Y, X)`` of ``box`` (run px, which may reach outside the image: filled by replication)."""
-
-    box: Box
-    pixels: Pixels
-
-    def cut(self, box: Box) -> Pixels:
-        """The pixels of ``box``, which lies inside."""
-        rows, cols = box.shift(-self.box.y0, -self.box.x0).slices
-        return self.pixels[:, rows, cols]
+from napari_xt.model.xt import STORED, XT, Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +40,12 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A window after the heads: ``box`` in run px, cut at the image's edge; ``probability (K, h, w)`` and ``mask``."""
+    """Part of a window after the heads: ``box`` in run px, cut at the image; ``probability (K, h, w)`` and ``mask``."""
 
     box: Box
     probability: NDArray[np.uint8] | None
     mask: NDArray[np.uint8] | None
     regions: tuple[RegionData, ...]
-
-
-def read_patch(image: Image, plan: Plan, box: Box) -> Patch:
-    """Read ``box`` (run px); what lies outside the image is the nearest pixel inside.
-
-    Raises
-    ------
-    ImageReadError
-        The image is damaged there.
-    """
-    inside = box.clip(plan.grid.bounds)
-    pixels = read_run(image, plan.level, plan.frame.shape_run, inside)
-    lacking = [(inside.y0 - box.y0, box.y1 - inside.y1), (inside.x0 - box.x0, box.x1 - inside.x1)]
-    if any(n for pair in lacking for n in pair):
-        pixels = np.pad(pixels, [(0, 0), *lacking], mode="edge")
-    return Patch(box, pixels)
 
 
 def window_outer(plan: Plan, window: Window) -> Box:
@@ -121,56 +91,187 @@ def _encode_alone(model: XT, image: Image, plan: Plan, region: Region) -> Encode
         return Encoded(region, None, None, None, str(error) or type(error).__name__)
 
 
-@torch.inference_mode()
-def decode(model: XT, plan: Plan, window: Window, encoded: Sequence[Encoded]) -> Decoded:
-    """Contextualise and decode a window from its regions, row by row.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A window between the halves of the network.
 
-    A failed region stands in the window with the background token and no local features; its mask stays 0.
+    ``tokens (R, Q, L, D)``; ``local(row)`` gives the local features ``(Q, c, h, w)`` of a row of its regions, counted
+    from the window's first; ``errors`` tells why a region failed, by its index; ``view`` is what `XT.overview` gave.
     """
-    tokens, local = zip(*(_features(model, e) for e in encoded), strict=True)
-    view = _overview(model, plan, window, encoded)
-    context = model.contextualise(_window(tokens, window), window.start, plan.context, view)
-    output = model.decode(_window(local, window), context)
-    box, stride = _window_box(plan, window), model.config.local.stride
-    probability = mask = boxes = None
-    if "mask" in plan.outputs and output.mask is not None:
-        probability = _quantise(output.mask[0], box, stride)
-        mask = mask_from_probability(probability, stride, box, box)
-        _blank(mask, box, plan.roi_run, [e.region for e in encoded if e.error])
-    scores = _scores(output, plan, len(encoded))
-    if "boxes" in plan.outputs and output.boxes is not None:
-        boxes = _candidates(decode_boxes(output.boxes[0], stride), plan, box, model.config.suppression_iou)
-    rows = [_region_data(e, i, scores, boxes) for i, e in enumerate(encoded)]
-    return Decoded(box, probability, mask, tuple(rows))
+
+    window: Window
+    tokens: Tensor
+    local: Callable[[int], Tensor]
+    errors: Mapping[int, str]
+    view: Tensor | None = None
 
 
-def _scores(output: XTOutput, plan: Plan, regions: int) -> NDArray[np.float32] | None:
+def held(model: XT, plan: Plan, window: Window, encoded: Sequence[Encoded]) -> Held:
+    """A window from its encoded regions, row by row, in memory.
+
+    A failed region stands in it with the background token and no local features; its mask stays 0.
+    """
+    tokens, local = zip(*(features(model, e) for e in encoded), strict=True)
+    cols = window.shape[1]
+    pixels = [e.pixels for e in encoded]
+    return Held(
+        window,
+        torch.stack(tokens).reshape(*window.shape, *tokens[0].shape),
+        lambda row: torch.stack(local[row * cols : (row + 1) * cols]),
+        {e.region.index: e.error for e in encoded if e.error},
+        _overview(model, plan, window, pixels),
+    )
+
+
+def bands(plan: Plan, window: Window) -> list[range]:
+    """The rows of a window's regions, counted from its first, by the row of blocks that they lie in."""
+    k = plan.grid.block_regions
+    starts = [window.row0, *range((window.row0 // k + 1) * k, window.row1, k), window.row1]
+    return [range(first - window.row0, last - window.row0) for first, last in pairwise(starts)]
+
+
+@torch.inference_mode()
+def decode(model: XT, plan: Plan, held: Held, wanted: Sequence[range]) -> Iterator[Decoded]:
+    """Let a window's regions see each other, and decode those rows of it that are ``wanted`` (some of `bands`).
+
+    What is decoded of a row of regions does not depend on which others are wanted.
+    """
+    context = model.contextualise(held.tokens[None], held.window.start, plan.context, held.view)
+    scores = _scores(*model.classify(context), plan, held.tokens.shape[0] * held.tokens.shape[1])
+    rows = _Rows(model, plan, held, context)
+    for band in wanted:
+        probability, boxes, box = rows.around(band)
+        yield _decoded(model, plan, held, band, probability, boxes, box, scores)
+
+
+class _Rows:
+    """Rows of a window's regions after the dense heads, each decoded once while bands come from top to bottom."""
+
+    def __init__(self, model: XT, plan: Plan, held: Held, context: Context) -> None:
+        self._model, self._plan, self._held, self._context = model, plan, held, context
+        self._cells = plan.grid.region_px // plan.stride
+        self._last = held.window.shape[0] - 1
+        self._done: dict[int, tuple[NDArray[np.uint8] | None, Tensor | None]] = {}
+
+    def around(self, band: range) -> tuple[NDArray[np.uint8] | None, Tensor | None, Box]:
+        """Probability ``(K, h, w)`` and box logits of ``band`` and of a row of cells around it, and where that lies."""
+        above, below = min(1, band.start), min(1, self._last + 1 - band.stop)
+        numbers = range(band.start - above, band.stop + below)
+        self._done = {row: self._done.get(row) or self._decode(row) for row in numbers}
+        probability, boxes = zip(*self._done.values(), strict=True)
+        spare = (self._cells - 1) * above, (self._cells - 1) * below
+        box = _rows_box(self._plan, self._held.window, band)
+        stride = self._plan.stride
+        ring = Box(box.y0 - above * stride, box.x0, box.y1 + below * stride, box.x1).clip(self._plan.grid.bounds)
+        return _joined(probability, ring.height, stride, spare[0]), _trimmed(boxes, spare), ring
+
+    def _decode(self, row: int) -> tuple[NDArray[np.uint8] | None, Tensor | None]:
+        local = from_regions(self._held.local(row)[None, None])
+        first, height = row * self._cells, (self._last + 1) * self._cells
+        mask, boxes = self._model.decode_rows(local, self._context, first, height)
+        box = _rows_box(self._plan, self._held.window, range(row, row + 1))
+        wanted = self._plan.outputs
+        probability = _quantise(mask[0], box, self._plan.stride) if mask is not None and "mask" in wanted else None
+        return probability, boxes[0] if boxes is not None and "boxes" in wanted else None
+
+
+def _joined(rows: Sequence[NDArray[np.uint8] | None], height: int, stride: int, skip: int) -> NDArray[np.uint8] | None:
+    if rows[0] is None:
+        return None
+    whole = np.concatenate([row for row in rows if row is not None], axis=1)
+    return whole[:, skip : skip - (-height // stride)]
+
+
+def _trimmed(rows: Sequence[Tensor | None], spare: tuple[int, int]) -> Tensor | None:
+    if rows[0] is None:
+        return None
+    whole = torch.cat([row for row in rows if row is not None], dim=1)
+    return whole[:, spare[0] : whole.shape[1] - spare[1]]
+
+
+def _decoded(
+    model: XT,
+    plan: Plan,
+    held: Held,
+    band: range,
+    probability: NDArray[np.uint8] | None,
+    boxes: Tensor | None,
+    ring: Box,
+    scores: NDArray[np.float32] | None,
+) -> Decoded:
+    """One band from what is known of it and of the cells around it, which lie in ``ring``."""
+    window, cols = held.window, held.window.shape[1]
+    box, mask, own, found = _rows_box(plan, window, band), None, None, None
+    regions = [plan.grid.region(window.row0 + r, c) for r in band for c in range(window.col0, window.col1)]
+    if probability is not None:
+        mask = mask_from_probability(probability, plan.stride, box, ring)
+        _blank(mask, box, plan.roi_run, [r for r in regions if r.index in held.errors])
+        first = (box.y0 - ring.y0) // plan.stride
+        own = probability[:, first : first - (-box.height // plan.stride)]
+    if boxes is not None:
+        found = _candidates(decode_boxes(boxes, plan.stride), plan, ring, model.config.suppression_iou)
+    places = range(band.start * cols, band.stop * cols)
+    rows = [
+        _region_data(r, held.errors.get(r.index, ""), i, scores, found) for r, i in zip(regions, places, strict=True)
+    ]
+    return Decoded(box, own, mask, tuple(rows))
+
+
+def _scores(scores: Tensor | None, label: Tensor | None, plan: Plan, regions: int) -> NDArray[np.float32] | None:
     """Class scores of each region, and behind them or in their stead those of the window: ``(regions, K)``."""
     parts = []
-    if "scores" in plan.outputs and output.scores is not None:
-        parts.append(output.scores[0].softmax(-1).flatten(0, 1))
-    if "label" in plan.outputs and output.label is not None:
-        parts.append(output.label[0].softmax(-1).expand(regions, -1))
+    if "scores" in plan.outputs and scores is not None:
+        parts.append(scores[0].softmax(-1).flatten(0, 1))
+    if "label" in plan.outputs and label is not None:
+        parts.append(label[0].softmax(-1).expand(regions, -1))
     return torch.cat(parts, dim=1).cpu().numpy() if parts else None
 
 
-def _overview(model: XT, plan: Plan, window: Window, encoded: Sequence[Encoded]) -> Tensor | None:
+def _overview(model: XT, plan: Plan, window: Window, regions: Sequence[Pixels | None]) -> Tensor | None:
     """Tokens of the whole window at low resolution, where the model wants them; what could not be read is the mean."""
     config = model.config
     if not config.context.overview_tokens:
         return None
     lacking = torch.zeros(config.in_channels, config.region_px, config.region_px)
-    known = [None if e.pixels is None else model.prepare(e.pixels, plan.channels)[None] for e in encoded]
-    pixels = [lacking if p is None else to_full(p, config.region_px)[0] for p in known]
-    return model.overview(from_regions(_window(pixels, window)).to(model.background_token.device))
+    known = [None if p is None else model.prepare(p, plan.channels)[None] for p in regions]
+    pixels = torch.stack([lacking if p is None else to_full(p, config.region_px)[0] for p in known])
+    whole = from_regions(pixels.reshape(1, *window.shape, *lacking.shape))
+    with torch.inference_mode():
+        return model.overview(whole.to(model.background_token.device))
 
 
-def _window(rows: Sequence[Tensor], window: Window) -> Tensor:
-    """``(1, R, Q, ...)`` of the regions of a window, row by row."""
-    return torch.stack(list(rows)).reshape(1, *window.shape, *rows[0].shape)
+def streamed_overview(model: XT, plan: Plan, window: Window, read: Callable[[Box], Patch]) -> Tensor | None:
+    """`XT.overview` of a window that is too large for memory, from its rows of regions one by one."""
+    config = model.config
+    if not config.context.overview_tokens:
+        return None
+    side, inner = config.context.overview_side * config.region_px, config.region_px
+    height, width = (n * inner for n in window.shape)
+    top, left = window.row0 * inner, window.col0 * inner
+    across = _pooling(width, side, range(width))
+    view = torch.zeros(config.in_channels, side, side)
+    for y in range(0, height, inner):
+        try:
+            patch = read(Box(top + y, left, top + y + inner, left + width))
+        except XTError:
+            continue  # what can't be read is the mean
+        pixels = model.prepare(patch.pixels, plan.channels)
+        view += torch.einsum("iy,cyx,jx->cij", _pooling(height, side, range(y, y + inner)), pixels, across)
+    with torch.inference_mode():
+        return model.overview(view[None].to(model.background_token.device))
 
 
-def _features(model: XT, encoded: Encoded) -> tuple[Tensor, Tensor]:
+def _pooling(length: int, cells: int, part: range) -> Tensor:
+    """What each place of ``part`` of an axis counts in each of ``cells`` means, as in adaptive average pooling."""
+    cell = torch.arange(cells)
+    first = (cell * length).div(cells, rounding_mode="floor")[:, None]
+    last = ((cell + 1) * length + cells - 1).div(cells, rounding_mode="floor")[:, None]
+    place = torch.arange(part.start, part.stop)
+    return ((place >= first) & (place < last)) / (last - first)
+
+
+def features(model: XT, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    """Tokens ``(L, D)`` and local features ``(c, h, w)`` of a region, those of a failed one without any."""
     if encoded.tokens is not None and encoded.local is not None:
         return encoded.tokens, encoded.local
     config = model.config
@@ -179,9 +280,11 @@ def _features(model: XT, encoded: Encoded) -> tuple[Tensor, Tensor]:
     return tokens, tokens.new_zeros(config.local.channels if config.dense else 0, side, side)
 
 
-def _window_box(plan: Plan, window: Window) -> Box:
-    first, last = plan.grid.region(window.row0, window.col0), plan.grid.region(window.row1 - 1, window.col1 - 1)
-    return Box(first.inner.y0, first.inner.x0, last.inner.y1, last.inner.x1)
+def _rows_box(plan: Plan, window: Window, rows: range) -> Box:
+    """Some rows of a window's regions, cut at the image's edge."""
+    first = plan.grid.region(window.row0 + rows.start, window.col0).inner
+    last = plan.grid.region(window.row0 + rows.stop - 1, window.col1 - 1).inner
+    return Box(first.y0, first.x0, last.y1, last.x1)
 
 
 def _quantise(logits: Tensor, box: Box, stride: int) -> NDArray[np.uint8]:
@@ -224,13 +327,9 @@ def _numbered(rows: NDArray[np.void], region: NDArray[np.int64]) -> NDArray[np.v
 
 
 def _region_data(
-    encoded: Encoded, place: int, scores: NDArray[np.float32] | None, boxes: NDArray[np.void] | None
+    region: Region, error: str, place: int, scores: NDArray[np.float32] | None, boxes: NDArray[np.void] | None
 ) -> RegionData:
-    region = encoded.region
-    if encoded.error or boxes is None:
-        own = np.zeros(0, BOX_DTYPE)
-    else:
-        own = boxes[boxes["id"] // IDS_PER_REGION == region.index]
-    status = Status.FAILED if encoded.error else Status.DONE
-    values = None if scores is None or encoded.error else scores[place]
-    return RegionData(region, status, values, own, encoded.error)
+    found = np.zeros(0, BOX_DTYPE) if error or boxes is None else boxes
+    own = found[found["id"] // IDS_PER_REGION == region.index]
+    status = Status.FAILED if error else Status.DONE
+    return RegionData(region, status, None if scores is None or error else scores[place], own, error)

@@ -44,6 +44,15 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ShelfLayout:
+    """What is kept of an encoded region: ``tokens (L, D)`` and ``local (c, h, w)``, of ``dtype``."""
+
+    tokens: tuple[int, int]
+    local: tuple[int, int, int]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """The shape of a store: what arrays it has and where they lie.
 
@@ -64,6 +73,8 @@ class Layout:
         One ``(r, g, b, a)`` in 0..255 per mask class; None chooses.
     label
         Class names of the image's label, None where they are those of the scores.
+    shelf
+        What waits on disk while windows are encoded that are too large for memory; None where there are none.
     """
 
     frame: Frame
@@ -76,6 +87,7 @@ class Layout:
     overview_dtype: str
     colors: tuple[Rgba, ...] | None = None
     label: tuple[str, ...] | None = None
+    shelf: ShelfLayout | None = None
 
     def __post_init__(self) -> None:
         if self.frame.shape_run != self.shape:
@@ -141,6 +153,8 @@ class Layout:
         """
         values = {key: _frozen(value) for key, value in cast("dict[str, Any]", dict(data)).items()}
         frame = {key: _frozen(value) for key, value in values.pop("frame").items()}
+        if shelf := values.pop("shelf", None):
+            values["shelf"] = ShelfLayout(**{key: _frozen(value) for key, value in shelf.items()})
         return cls(frame=Frame(**frame), grid=Grid(**values.pop("grid")), **values)
 
 

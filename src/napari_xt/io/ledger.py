@@ -24,6 +24,7 @@ CREATE TABLE regions (
     status INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 1, error TEXT NOT NULL,
     scores BLOB, boxes BLOB NOT NULL, kept BLOB
 );
+CREATE TABLE encoded (row INTEGER, col INTEGER, errors TEXT NOT NULL, PRIMARY KEY (row, col)) WITHOUT ROWID;
 INSERT INTO meta VALUES ('format', 1), ('complete', 0), ('revision', 0);
 """
 PUT_BLOCK = "INSERT INTO blocks VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET crc = excluded.crc"
@@ -143,6 +144,16 @@ class Ledger:
             self._db.executemany(PUT_BLOCK, blocks)
             self._db.executemany(PUT_REGION, regions)
             self._reopen()
+
+    def record_encoded(self, blocks: Iterable[tuple[int, int, str]]) -> None:
+        """Note that blocks ``(row, col, errors)`` are encoded, though not yet decoded."""
+        with self.exclusive():
+            self._db.executemany("INSERT OR REPLACE INTO encoded VALUES (?, ?, ?)", blocks)
+
+    def encoded(self) -> dict[tuple[int, int], str]:
+        """The blocks ``(row, col)`` that are encoded, with their errors."""
+        with _errors(self.path):
+            return {(row, col): text for row, col, text in self._db.execute("SELECT row, col, errors FROM encoded")}
 
     def drop(self, blocks: Iterable[tuple[int, int]]) -> None:
         """Forget ``blocks``, which turned out to be damaged, and their regions."""

@@ -24,11 +24,12 @@ from napari_xt.io.tree import MASK, PROBABILITY, Tree
 Key = tuple[int, int]  # (row, col) of a block
 
 
-def recover(root: Path, layout: Layout, tree: Tree, ledger: Ledger) -> frozenset[Key]:
+def recover(root: Path, layout: Layout, tree: Tree, ledger: Ledger, encoded: Collection[Key] = ()) -> frozenset[Key]:
     """Make the store at ``root`` what an undisturbed run has when it has committed the blocks that are returned.
 
     Blocks whose bytes are not those that were committed are forgotten, chunks of blocks in flight removed, and what
-    several blocks share is made again from the journal and from level 0.
+    several blocks share is made again from the journal and from level 0. Blocks that are ``encoded`` keep their part of
+    the overview.
     """
     remove_partials(root)
     blocks = ledger.blocks()
@@ -39,7 +40,7 @@ def recover(root: Path, layout: Layout, tree: Tree, ledger: Ledger) -> frozenset
     _remove_chunks(root, committed)
     _rebuild_tables(layout, tree, ledger.regions())
     _rebuild_levels(tree)
-    _clear_overview(layout, tree, committed)
+    _clear_overview(layout, tree, committed.union(encoded))
     return committed
 
 

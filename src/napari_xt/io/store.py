@@ -5,8 +5,9 @@ Knows what a block is made of and where its parts go; must not know models, imag
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,9 +24,10 @@ from napari_xt.io.merge import BOX_DTYPE, suppress
 from napari_xt.io.patches import Patch, every, joined, mean, paint
 from napari_xt.io.place import lock_path, prepare, writing
 from napari_xt.io.recover import checksum, recover
+from napari_xt.io.shelf import EncodedBlock, Shelf, remove_shelf
 from napari_xt.io.tree import Tree, open_tree, read_header
 
-__all__ = ["BlockData", "Header", "Layout", "RegionData", "Status", "Store", "candidate_boxes"]
+__all__ = ["BlockData", "EncodedBlock", "Header", "Layout", "RegionData", "Shelf", "Status", "Store", "candidate_boxes"]
 
 
 class Store:
@@ -48,6 +50,7 @@ class Store:
         self.header = read_header(path)
         self._files = DurableStore(path)
         self._tree = open_tree(self._files, self.header.layout, "r+")
+        self._encoded = self._shelved()
         self._committed = self._take_up()
 
     @classmethod
@@ -104,6 +107,31 @@ class Store:
         """The blocks ``(row, col)`` that are in the store for good."""
         return self._committed
 
+    def encoded(self) -> Mapping[tuple[int, int], Mapping[int, str]]:
+        """The blocks ``(row, col)`` that wait on the shelf, with the errors of their regions by index."""
+        return self._encoded
+
+    @property
+    def shelf(self) -> Shelf:
+        """What waits there; a store has one whose layout says so, until it is complete."""
+        return Shelf(self._files, self.header.layout)
+
+    def put_encoded(self, blocks: Sequence[EncodedBlock]) -> None:
+        """Put encoded blocks on the shelf: when this returns they survive a kill and a loss of power, all of them.
+
+        Raises
+        ------
+        StoreError
+            Where the disk can't be written; none of ``blocks`` is there then.
+        """
+        with writing(self.path):
+            self.shelf.put(blocks)
+            _paint_overview(self._tree, blocks, self.header.layout.overview_factor)
+            self._files.flush()
+            rows = [(data.block.row, data.block.col, json.dumps(dict(data.errors))) for data in blocks]
+            self._ledger.record_encoded(rows)
+        self._encoded |= {(data.block.row, data.block.col): dict(data.errors) for data in blocks}
+
     def commit(self, blocks: Sequence[BlockData]) -> None:
         """Put ``blocks`` into the store: when this returns they survive a kill and a loss of power, all of them.
 
@@ -132,6 +160,7 @@ class Store:
         ends = np.cumsum([len(row.boxes) // BOX_DTYPE.itemsize for row in rows])
         parts = np.split(keep, ends[:-1])
         self._ledger.finish({row.idx: part.tobytes() for row, part in zip(rows, parts, strict=False)})
+        remove_shelf(self.path)
 
     def close(self) -> None:
         """Give the store free; a second time does nothing."""
@@ -142,10 +171,16 @@ class Store:
     def _take_up(self) -> frozenset[tuple[int, int]]:
         """The committed blocks; a store that is not complete may first have to be put in order."""
         if self._ledger.complete:
+            remove_shelf(self.path)
             return frozenset(self._ledger.blocks())
-        committed = recover(self.path, self.header.layout, self._tree, self._ledger)
+        committed = recover(self.path, self.header.layout, self._tree, self._ledger, self._encoded)
         self._files.flush()
         return committed
+
+    def _shelved(self) -> dict[tuple[int, int], dict[int, str]]:
+        if self.header.layout.shelf is None or self._ledger.complete:
+            return {}
+        return {key: _errors_of(text) for key, text in self._ledger.encoded().items()}
 
     def _write_blocks(self, blocks: list[BlockData]) -> None:
         """Write what is a block's alone: one chunk each."""
@@ -173,6 +208,10 @@ def candidate_boxes(rows: Sequence[RegionRow]) -> NDArray[np.void]:
     return np.frombuffer(b"".join(row.boxes for row in rows), BOX_DTYPE)
 
 
+def _errors_of(text: str) -> dict[int, str]:
+    return {int(index): str(error) for index, error in json.loads(text).items()}
+
+
 def _let_go(path: Path, ledger: Ledger, owner: lock.Owner) -> None:
     try:
         ledger.settle()
@@ -182,7 +221,7 @@ def _let_go(path: Path, ledger: Ledger, owner: lock.Owner) -> None:
         ledger.close()
 
 
-def _paint_overview(tree: Tree, blocks: list[BlockData], factor: int) -> None:
+def _paint_overview(tree: Tree, blocks: Sequence[BlockData | EncodedBlock], factor: int) -> None:
     y_axis = tree.overview.ndim - 2
     patches = [
         mean(data.pixels if y_axis else data.pixels[0], data.block.box, factor)

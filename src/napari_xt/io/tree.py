@@ -19,6 +19,7 @@ from zarr.storage import LocalStore
 from napari_xt.errors import StoreError, printable
 from napari_xt.io import ngff
 from napari_xt.io.layout import FORMAT, Header, Layout
+from napari_xt.io.shelf import create_shelf
 
 SUFFIX = ".xt.zarr"
 CHUNK_PX = 512  # of the overview and the coarse mask levels
@@ -74,6 +75,7 @@ def create_tree(store: LocalStore, name: str, header: Header) -> None:
             compressors=[ZstdCodec(level=1, checksum=True)],
             dimension_names=spec.names,
         )
+    create_shelf(store, layout)
 
 
 def open_tree(store: LocalStore, layout: Layout, mode: Literal["r", "r+"]) -> Tree:

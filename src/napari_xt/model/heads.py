@@ -41,23 +41,40 @@ class DenseHead(nn.Module):
         self.mix = nn.Conv2d(hidden, hidden, 1)
         self.out = nn.Conv2d(hidden, outputs, 1)
 
-    def forward(self, local: Tensor, context: Tensor) -> Tensor:
-        """``local (B, c, h, w)``, ``context (B, R n, Q n, D)`` -> logits ``(B, outputs, h, w)``."""
-        height, width = local.shape[-2:]
-        tokens = self.from_context(context).permute(0, 3, 1, 2)  # (B, hidden, R n, Q n)
-        wide = F.interpolate(tokens, size=(tokens.shape[2], width), mode="bilinear", align_corners=False)
-        bands = (slice(first, min(first + BAND, height)) for first in range(0, height, BAND))
-        return torch.cat([self._band(local[:, :, rows], wide, rows, height) for rows in bands], dim=2)
+    def forward(self, local: Tensor, context: Tensor, first: int = 0, height: int | None = None) -> Tensor:
+        """Decode a window, or some of its rows.
 
-    def _band(self, local: Tensor, wide: Tensor, rows: slice, height: int) -> Tensor:
-        """Some rows of the window: what a whole window takes while it is worked on is not all in memory at once."""
-        last = wide.shape[2] - 1
-        at = (torch.arange(rows.start, rows.stop, device=wide.device) + 0.5) * ((last + 1) / height) - 0.5
-        at = at.clamp(0, last)
+        Parameters
+        ----------
+        local
+            ``(B, c, h, w)``: rows ``first`` and on, as wide as the window.
+        context
+            Of the whole window, ``(B, R n, Q n, D)``.
+        first, height
+            Where the rows lie, and how many the window has; default: these are all of them.
+
+        Returns
+        -------
+        Tensor
+            Logits ``(B, outputs, h, w)``.
+        """
+        height = local.shape[2] if height is None else height
+        parts = torch.split(local, BAND, dim=2)
+        return torch.cat([self._band(part, context, first + i * BAND, height) for i, part in enumerate(parts)], dim=2)
+
+    def _band(self, local: Tensor, context: Tensor, first: int, height: int) -> Tensor:
+        """A few rows: what a whole window takes while it is worked on is not all in memory at once."""
+        last = context.shape[1] - 1
+        rows = torch.arange(first, first + local.shape[2], device=context.device)
+        at = ((rows + 0.5) * ((last + 1) / height) - 0.5).clamp(0, last)
         above = at.floor().long()
+        seen = slice(int(above[0]), min(int(above[-1]) + 2, last + 1))
+        tokens = self.from_context(context[:, seen]).permute(0, 3, 1, 2)  # (B, hidden, few, Q n)
+        wide = F.interpolate(tokens, size=(tokens.shape[2], local.shape[3]), mode="bilinear", align_corners=False)
         share = (at - above)[:, None]
+        above = above - seen.start
         x = self.from_local(local)
-        x += torch.lerp(wide[:, :, above], wide[:, :, (above + 1).clamp(max=last)], share)
+        x += torch.lerp(wide[:, :, above], wide[:, :, (above + 1).clamp(max=wide.shape[2] - 1)], share)
         logits: Tensor = self.out(self.mix(x.relu_()).relu_())
         return logits
 

@@ -261,13 +261,36 @@ class XT(nn.Module):
         context
             Of the same window.
         """
-        whole, wide = from_regions(local), token_map(context.regions)
-        return XTOutput(
-            mask=self.mask_head(whole, wide) if self.mask_head else None,
-            boxes=self.box_head(whole, wide) if self.box_head else None,
-            scores=self.score_head(context.regions) if self.score_head else None,
-            label=self.label_head(context.summary) if self.label_head else None,
-        )
+        mask, boxes = self.decode_rows(from_regions(local), context)
+        scores, label = self.classify(context)
+        return XTOutput(mask, boxes, scores, label)
+
+    def decode_rows(
+        self, local: Tensor, context: Context, first: int = 0, height: int | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Decode mask and boxes of some rows of a window.
+
+        Parameters
+        ----------
+        local
+            ``(B, c, h, w)``, the assembled local features of rows ``first`` and on of ``height`` (default: all).
+        context
+            Of the whole window.
+
+        Returns
+        -------
+        mask, boxes
+            As in `XTOutput`, of these rows.
+        """
+        wide = token_map(context.regions)
+        heads = (self.mask_head, self.box_head)
+        mask, boxes = (head(local, wide, first, height) if head else None for head in heads)
+        return mask, boxes
+
+    def classify(self, context: Context) -> tuple[Tensor | None, Tensor | None]:
+        """Class logits of a window's regions and of the window, ``scores`` and ``label`` of `XTOutput`."""
+        scores = self.score_head(context.regions) if self.score_head else None
+        return scores, self.label_head(context.summary) if self.label_head else None
 
     def forward(self, images: Tensor) -> XTOutput:
         """Run whole images, each as one window.

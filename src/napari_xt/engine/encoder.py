@@ -1,0 +1,105 @@
+"""Regions read and encoded in threads, a unit ahead of the one that is asked for.
+
+Knows images, networks and the stages before the context; must not know stores or events.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, TypeVar
+
+from napari_xt.engine import stages
+from napari_xt.engine.plan import Plan
+from napari_xt.engine.reading import Patch, Reader
+from napari_xt.errors import RunError, XTError
+from napari_xt.geometry import Box, Region, Window
+from napari_xt.io.image import Image
+from napari_xt.model.xt import XT
+
+HOPELESS = 16  # so many regions failed and none succeeded: the run stops
+Unit = tuple[Box, Sequence[Region]]  # regions that are read in one go, and the pixels that they see
+T = TypeVar("T")
+
+
+class Encoder:
+    """Reads and encodes units of regions in threads, one unit ahead of the one that is asked for."""
+
+    def __init__(self, image: Image, plan: Plan, model: XT, *, raises: bool) -> None:
+        self.model, self.reader = model, Reader(image, plan)
+        self._image, self._plan, self._raises = image, plan, raises
+        self._pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="napari-xt-encode")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def encoded(self, units: Iterable[Unit]) -> Iterator[list[Future[list[stages.Encoded]]]]:
+        """The encoded regions of each unit, in batches that are still being worked on."""
+        ahead: deque[list[Future[list[stages.Encoded]]]] = deque()
+        for unit in units:
+            ahead.append(self._submit(*unit))
+            if len(ahead) > 1:
+                yield ahead.popleft()
+        yield from ahead
+
+    def _submit(self, box: Box, regions: Sequence[Region]) -> list[Future[list[stages.Encoded]]]:
+        patch = self._pool.submit(self.reader.read, box)
+        return [self._pool.submit(self._encode, patch, group) for group in split(list(regions), self._plan.batch)]
+
+    def _encode(self, patch: Future[Patch], regions: Sequence[Region]) -> list[stages.Encoded]:
+        pixels = None
+        try:
+            pixels = patch.result()
+        except XTError as error:
+            self._raise_if_asked(regions[0], error)
+        if self._raises and pixels is not None:
+            return self._encode_or_raise(pixels, regions)
+        return stages.encode_safely(self.model, self._image, self._plan, pixels, regions)
+
+    def _encode_or_raise(self, pixels: Patch, regions: Sequence[Region]) -> list[stages.Encoded]:
+        try:
+            return stages.encode(self.model, self._plan, pixels, regions)
+        except RuntimeError as error:
+            self._raise_if_asked(regions[0], error)
+            raise
+
+    def _raise_if_asked(self, region: Region, error: Exception) -> None:
+        if self._raises:
+            raise RunError(f"region row {region.row}, column {region.col}", f"failed: {error}") from error
+
+
+def window_unit(plan: Plan, window: Window) -> Unit:
+    """A window's regions."""
+    return outer_unit(list(plan.grid.window_regions(window)))
+
+
+def outer_unit(regions: Sequence[Region]) -> Unit:
+    """Some regions, with all pixels that they see."""
+    boxes = [region.outer for region in regions]
+    first, last = min(boxes), max(boxes)
+    return Box(first.y0, min(b.x0 for b in boxes), last.y1, max(b.x1 for b in boxes)), regions
+
+
+def check_hope(own: Sequence[stages.Encoded], failed: int, tried: int, total: int) -> None:
+    """Stop a run of which nothing has come so far.
+
+    Raises
+    ------
+    RunError
+        All of the first regions failed.
+    """
+    if failed == tried and failed >= min(HOPELESS, total):
+        first = next(e for e in own if e.error)
+        raise RunError(f"all of the first {failed} regions", f"failed: {first.error}", "check the image and the model")
+
+
+def split(items: list[T], size: int) -> list[list[T]]:
+    """``items`` in order, ``size`` (at least one) at a time."""
+    return [items[i : i + max(1, size)] for i in range(0, len(items), max(1, size))]
