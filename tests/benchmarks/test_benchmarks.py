@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 # script: figures that must be there, and arguments that leave out what takes long; others are run as slow tests
 SCRIPTS: dict[str, tuple[set[str], list[str]]] = {
     "selective_scan": ({"selective_scan.forward.L64.E512.threads1", "selective_scan.difference.L64.E512.threads1"}, []),
+    "engine": ({"engine.over_bare.window_8.side512", "engine.over_bare.window_global.side512"}, []),
     "swin_v2": ({"swin_v2.matmul.float32", "swin_v2.swinv2_tiny_window8_256.side64.batch1.float32"}, []),
     "whole_image": ({"whole_image.whole.256x512", "whole_image.hyper.256x512", "whole_image.mamba.256x512"}, []),
     "context_encoders": ({"context_encoders.mamba.N1024", "context_encoders.mamba.memory"}, ["--only", "mamba"]),

@@ -30,7 +30,7 @@ class Encoder:
     def __init__(self, image: Image, plan: Plan, model: XT, *, raises: bool) -> None:
         self.model, self.reader = model, Reader(image, plan)
         self._image, self._plan, self._raises = image, plan, raises
-        self._pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="napari-xt-encode")
+        self.pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="napari-xt-encode")
 
     def __enter__(self) -> Self:
         return self
@@ -38,7 +38,7 @@ class Encoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
     def encoded(self, units: Iterable[Unit]) -> Iterator[list[Future[list[stages.Encoded]]]]:
         """The encoded regions of each unit, in batches that are still being worked on."""
@@ -50,8 +50,8 @@ class Encoder:
         yield from ahead
 
     def _submit(self, box: Box, regions: Sequence[Region]) -> list[Future[list[stages.Encoded]]]:
-        patch = self._pool.submit(self.reader.read, box)
-        return [self._pool.submit(self._encode, patch, group) for group in split(list(regions), self._plan.batch)]
+        patch = self.pool.submit(self.reader.read, box)
+        return [self.pool.submit(self._encode, patch, group) for group in split(list(regions), self._plan.batch)]
 
     def _encode(self, patch: Future[Patch], regions: Sequence[Region]) -> list[stages.Encoded]:
         pixels = None

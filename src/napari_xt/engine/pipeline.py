@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,7 +144,7 @@ def _large_step(
     k = plan.grid.block_regions
     wanted = [band for band in stages.bands(plan, window) if (window.row0 + band.start) // k in rows]
     decoded = plan.regions - window.shape[1] * sum(map(len, wanted))
-    for band, result in zip(wanted, stages.decode(encoder.model, plan, held, wanted), strict=True):
+    for band, result in zip(wanted, stages.decode(encoder.model, plan, held, wanted, encoder.pool), strict=True):
         row = (window.row0 + band.start) // k
         store.commit([block_data(plan, block, [result], []) for block in lacking if block.row == row])
         decoded += len(result.regions)
@@ -176,12 +177,17 @@ def _fill_shelf(job: Job, encoder: Encoder, store: Store, step: Step, teller: Te
 
 def _from_shelf(job: Job, encoder: Encoder, shelf: Shelf, window: Window, errors: Mapping[int, str]) -> stages.Held:
     """A window whose tokens are in memory, and whose local features are read row by row."""
-    cols = window.col0, window.col1
+    cols, k = (window.col0, window.col1), job.plan.grid.block_regions
     place = encoder.model.background_token.device
     tokens = torch.from_numpy(shelf.tokens(window.row0, window.row1, *cols)).float().to(place)
 
+    @lru_cache(maxsize=2)
+    def of_blocks(row: int) -> Tensor:
+        return torch.from_numpy(shelf.features(row * k, (row + 1) * k, *cols))
+
     def local(row: int) -> Tensor:
-        return torch.from_numpy(shelf.features(window.row0 + row, *cols)).float().to(place)
+        row += window.row0
+        return of_blocks(row // k)[row % k].float().to(place)
 
     view = stages.streamed_overview(encoder.model, job.plan, window, encoder.reader.read)
     return stages.Held(window, tokens, local, errors, view)

@@ -6,8 +6,10 @@ Knows images and networks; knows nothing of stores, events or threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from napari_xt.io.store import RegionData, Status
 from napari_xt.model.heads import Detections, decode_boxes
 from napari_xt.model.tokens import from_regions, to_full
 from napari_xt.model.xt import STORED, XT, Context
+
+_Row: TypeAlias = tuple[NDArray[np.uint8] | None, Tensor | None]  # probability (K, h, w), box logits (K + 4, h, w)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,41 +135,54 @@ def bands(plan: Plan, window: Window) -> list[range]:
 
 
 @torch.inference_mode()
-def decode(model: XT, plan: Plan, held: Held, wanted: Sequence[range]) -> Iterator[Decoded]:
+def decode(
+    model: XT, plan: Plan, held: Held, wanted: Sequence[range], pool: Executor | None = None
+) -> Iterator[Decoded]:
     """Let a window's regions see each other, and decode those rows of it that are ``wanted`` (some of `bands`).
 
-    What is decoded of a row of regions does not depend on which others are wanted.
+    What is decoded of a row of regions does not depend on which others are wanted. A ``pool`` works one band ahead.
     """
     context = model.contextualise(held.tokens[None], held.window.start, plan.context, held.view)
     scores = _scores(*model.classify(context), plan, held.tokens.shape[0] * held.tokens.shape[1])
-    rows = _Rows(model, plan, held, context)
-    for band in wanted:
-        probability, boxes, box = rows.around(band)
+    rows = _Rows(model, plan, held, context, pool)
+    for band, ahead in zip_longest(wanted, wanted[1:]):
+        probability, boxes, box = rows.around(band, ahead or band)
         yield _decoded(model, plan, held, band, probability, boxes, box, scores)
 
 
 class _Rows:
     """Rows of a window's regions after the dense heads, each decoded once while bands come from top to bottom."""
 
-    def __init__(self, model: XT, plan: Plan, held: Held, context: Context) -> None:
-        self._model, self._plan, self._held, self._context = model, plan, held, context
+    def __init__(self, model: XT, plan: Plan, held: Held, context: Context, pool: Executor | None) -> None:
+        self._model, self._plan, self._held, self._context, self._pool = model, plan, held, context, pool
         self._cells = plan.grid.region_px // plan.stride
         self._last = held.window.shape[0] - 1
-        self._done: dict[int, tuple[NDArray[np.uint8] | None, Tensor | None]] = {}
+        self._begun: dict[int, Callable[[], _Row]] = {}
 
-    def around(self, band: range) -> tuple[NDArray[np.uint8] | None, Tensor | None, Box]:
-        """Probability ``(K, h, w)`` and box logits of ``band`` and of a row of cells around it, and where that lies."""
+    def around(self, band: range, ahead: range) -> tuple[NDArray[np.uint8] | None, Tensor | None, Box]:
+        """Probability ``(K, h, w)`` and box logits of ``band`` and of a row of cells around it, and where that lies.
+
+        Rows around ``ahead`` are begun.
+        """
         above, below = min(1, band.start), min(1, self._last + 1 - band.stop)
         numbers = range(band.start - above, band.stop + below)
-        self._done = {row: self._done.get(row) or self._decode(row) for row in numbers}
-        probability, boxes = zip(*self._done.values(), strict=True)
+        coming = range(ahead.start, min(ahead.stop, self._last) + 1) if self._pool else numbers
+        self._begun = {row: self._begun.get(row) or self._begin(row) for row in sorted({*numbers, *coming})}
+        probability, boxes = zip(*(self._begun[row]() for row in numbers), strict=True)
         spare = (self._cells - 1) * above, (self._cells - 1) * below
         box = _rows_box(self._plan, self._held.window, band)
         stride = self._plan.stride
         ring = Box(box.y0 - above * stride, box.x0, box.y1 + below * stride, box.x1).clip(self._plan.grid.bounds)
         return _joined(probability, ring.height, stride, spare[0]), _trimmed(boxes, spare), ring
 
-    def _decode(self, row: int) -> tuple[NDArray[np.uint8] | None, Tensor | None]:
+    def _begin(self, row: int) -> Callable[[], _Row]:
+        if self._pool is not None:
+            return self._pool.submit(self._decode, row).result
+        done = self._decode(row)
+        return lambda: done
+
+    @torch.inference_mode()
+    def _decode(self, row: int) -> _Row:
         local = from_regions(self._held.local(row)[None, None])
         first, height = row * self._cells, (self._last + 1) * self._cells
         mask, boxes = self._model.decode_rows(local, self._context, first, height)

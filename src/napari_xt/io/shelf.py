@@ -92,9 +92,9 @@ class Shelf:
         """Tokens of a rectangle of regions, ``(rows, cols, L, D)``."""
         return np.asarray(self._tokens[row0:row1, col0:col1])
 
-    def features(self, row: int, col0: int, col1: int) -> NDArray[Any]:
-        """Local features of some regions of a row, ``(cols, c, h, w)``."""
-        return np.asarray(self._features[row, col0:col1])
+    def features(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[Any]:
+        """Local features of a rectangle of regions, ``(rows, cols, c, h, w)``."""
+        return np.asarray(self._features[row0:row1, col0:col1])
 
     def _place(self, row: int, col: int) -> tuple[slice, slice]:
         k = self._k

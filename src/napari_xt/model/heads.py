@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CANDIDATE = 0.05  # boxes below this score are not kept at all
-BAND = 64  # rows of local features that a head works on at a time
+BAND, ACROSS = 64, 512  # rows and columns of local features that a head works on at a time
 PAD_ROWS = 16  # a matrix product on a few rows gives other bits than the same rows among sixteen
 
 
@@ -71,10 +71,14 @@ class DenseHead(nn.Module):
         seen = slice(int(above[0]), min(int(above[-1]) + 2, last + 1))
         tokens = self.from_context(context[:, seen]).permute(0, 3, 1, 2)  # (B, hidden, few, Q n)
         wide = F.interpolate(tokens, size=(tokens.shape[2], local.shape[3]), mode="bilinear", align_corners=False)
-        share = (at - above)[:, None]
-        above = above - seen.start
+        share, above = (at - above)[:, None], above - seen.start
+        below = (above + 1).clamp(max=wide.shape[2] - 1)
+        columns = zip(torch.split(local, ACROSS, dim=3), torch.split(wide, ACROSS, dim=3), strict=True)
+        return torch.cat([self._part(part, w[:, :, above], w[:, :, below], share) for part, w in columns], dim=3)
+
+    def _part(self, local: Tensor, above: Tensor, below: Tensor, share: Tensor) -> Tensor:
         x = self.from_local(local)
-        x += torch.lerp(wide[:, :, above], wide[:, :, (above + 1).clamp(max=wide.shape[2] - 1)], share)
+        x += torch.lerp(above, below, share)
         logits: Tensor = self.out(self.mix(x.relu_()).relu_())
         return logits
 
