@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import lcm
 from threading import Lock
 
 import numpy as np
@@ -61,6 +62,7 @@ class Reader:
         self._height = _chunk_rows(image, plan)
         width = (self._across.x1 - self._across.x0) * image.channels * image.dtype.itemsize
         self._room = KEPT_BYTES // max(1, width * self._height)
+        self._kept = min(self._room, -(-_span(plan) // self._height) + 2)
         self._slabs: OrderedDict[int, Pixels] = OrderedDict()
         self._lock = Lock()
 
@@ -71,14 +73,21 @@ class Reader:
         """
         inside = box.clip(self._plan.grid.bounds)
         numbers = range(inside.y0 // self._height, -(-inside.y1 // self._height))
-        if len(numbers) >= self._room:
+        if len(numbers) > self._room:
             return read_patch(self._image, self._plan, box)
         try:
             with self._lock:
                 parts = [self._cut(number, inside) for number in numbers]
+                while len(self._slabs) > self._kept:
+                    self._slabs.popitem(last=False)
         except ImageReadError:
             return read_patch(self._image, self._plan, box)
         return _filled(box, inside, np.concatenate(parts, axis=1))
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        with self._lock:
+            self._slabs.clear()
 
     def _cut(self, number: int, inside: Box) -> Pixels:
         slab = self._slab_box(number)
@@ -93,8 +102,6 @@ class Reader:
     def _slab(self, number: int, slab: Box) -> Pixels:
         if number not in self._slabs:
             self._slabs[number] = read_run(self._image, self._plan.level, self._plan.frame.shape_run, slab)
-            while len(self._slabs) > self._room:
-                self._slabs.popitem(last=False)
         self._slabs.move_to_end(number)
         return self._slabs[number]
 
@@ -104,6 +111,12 @@ def _filled(box: Box, inside: Box, pixels: Pixels) -> Patch:
     if any(n for pair in lacking for n in pair):
         pixels = np.pad(pixels, [(0, 0), *lacking], mode="edge")
     return Patch(box, pixels)
+
+
+def _span(plan: Plan) -> int:
+    """Rows of pixels that are asked for before those below them: a step's, or a row of blocks of a large window."""
+    k, side = plan.grid.block_regions, plan.grid.window or max(plan.grid.shape)
+    return (k if plan.large else lcm(side, k)) * plan.grid.region_px + 2 * plan.grid.halo_px
 
 
 def _chunk_rows(image: Image, plan: Plan) -> int:
