@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, get_args, get_type_hints
 
 import psutil
 
@@ -143,10 +143,12 @@ def _verb(
 
 def _add_settings(verb: _Parser) -> None:
     """One option for each field of `RunSettings`; they are read by `RunSettings.of`."""
-    group = verb.add_argument_group("settings")
+    group, kinds = verb.add_argument_group("settings"), get_type_hints(RunSettings)
     for field in fields(RunSettings):
         flag = f"--{field.name.replace('_', '-')}"
-        action = argparse.BooleanOptionalAction if isinstance(field.default, bool) else "store"
+        action = (
+            argparse.BooleanOptionalAction if bool in (kinds[field.name], *get_args(kinds[field.name])) else "store"
+        )
         group.add_argument(flag, action=action, default=None, help=field.metadata["help"])
 
 

@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 
 from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError, XTError
 from napari_xt.geometry import Box
-from napari_xt.io import guard
+from napari_xt.io import inflate
 from napari_xt.io.image import open_image
 
 RGB = np.random.default_rng(0).integers(0, 250, (300, 420, 3)).astype("u1")
@@ -378,4 +378,4 @@ def test_a_missing_coarse_level_is_ignored(tmp_path: Path, caplog: pytest.LogCap
 )
 def test_blosc_headers_that_lie(chunk: bytes) -> None:
     with pytest.raises(ValueError, match="blosc"):
-        guard.check_blosc(chunk, 8, 8)
+        inflate.check_blosc(chunk, 8, 8)

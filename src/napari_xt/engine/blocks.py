@@ -34,6 +34,8 @@ def encoded_block(model: XT, plan: Plan, block: Block, encoded: Sequence[stages.
     tokens = np.zeros((rows, cols, *shelf.tokens), shelf.dtype)
     local = np.zeros((rows, cols, *shelf.local), shelf.dtype)
     for e in own:
+        if plan.skips(e.region.index):
+            continue  # not there: known without waiting
         at = e.region.row % k, e.region.col % k
         tokens[at], local[at] = (part.cpu().numpy() for part in stages.features(model, e))
     errors = {e.region.index: e.error for e in own if e.error}

@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from types import TracebackType
 from typing import Self, TypeVar
 
+import torch
+from torch import Tensor
+
 from napari_xt.engine import stages
+from napari_xt.engine.background import Picture
 from napari_xt.engine.plan import Plan
 from napari_xt.engine.reading import Patch, Reader
 from napari_xt.errors import RunError, XTError
@@ -30,6 +35,7 @@ class Encoder:
     def __init__(self, image: Image, plan: Plan, model: XT, *, raises: bool) -> None:
         self.model, self.reader = model, Reader(image, plan)
         self._image, self._plan, self._raises = image, plan, raises
+        self._picture = Picture(image, plan.grid)
         self.pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="napari-xt-encode")
 
     def __enter__(self) -> Self:
@@ -40,8 +46,26 @@ class Encoder:
     ) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
+    def filled(self, regions: Iterable[Region], encoded: Sequence[stages.Encoded]) -> list[stages.Encoded]:
+        """``regions`` in their order: those that were ``encoded``, and what stands for those that are skipped."""
+        found = {e.region.index: e for e in encoded}
+        return [self._skipped(r) if self._plan.skips(r.index) else found[r.index] for r in regions]
+
+    def _skipped(self, region: Region) -> stages.Encoded:
+        return stages.Encoded(region, *self.blank, self._picture.of(region.inner))
+
+    @cached_property
+    def blank(self) -> tuple[Tensor, Tensor]:
+        """Tokens and local features of a region without data, which stand for those of every one that is skipped."""
+        side = self._plan.grid.region(0, 0).outer.height
+        nothing = torch.zeros(1, self.model.config.in_channels, side, side)  # every pixel the mean
+        place = next(self.model.parameters()).device
+        with torch.inference_mode():
+            tokens, local = self.model.encode(nothing.contiguous(memory_format=torch.channels_last).to(place))
+        return tokens[0], local[0]
+
     def encoded(self, units: Iterable[Unit]) -> Iterator[list[Future[list[stages.Encoded]]]]:
-        """The encoded regions of each unit, in batches that are still being worked on."""
+        """The encoded regions of each unit, in batches that are still being worked on; none of a unit of none."""
         ahead: deque[list[Future[list[stages.Encoded]]]] = deque()
         for unit in units:
             ahead.append(self._submit(*unit))
@@ -50,6 +74,8 @@ class Encoder:
         yield from ahead
 
     def _submit(self, box: Box, regions: Sequence[Region]) -> list[Future[list[stages.Encoded]]]:
+        if not regions:
+            return []
         patch = self.pool.submit(self.reader.read, box)
         return [self.pool.submit(self._encode, patch, group) for group in split(list(regions), self._plan.batch)]
 
@@ -76,13 +102,18 @@ class Encoder:
 
 
 def window_unit(plan: Plan, window: Window) -> Unit:
-    """A window's regions."""
-    return outer_unit(list(plan.grid.window_regions(window)))
+    """A window's regions that are run."""
+    return outer_unit(running(plan, plan.grid.window_regions(window)))
+
+
+def running(plan: Plan, regions: Iterable[Region]) -> list[Region]:
+    """Those of ``regions`` that are not skipped."""
+    return [region for region in regions if not plan.skips(region.index)]
 
 
 def outer_unit(regions: Sequence[Region]) -> Unit:
     """Some regions, with all pixels that they see."""
-    boxes = [region.outer for region in regions]
+    boxes = [region.outer for region in regions] or [Box(0, 0, 0, 0)]
     first, last = min(boxes), max(boxes)
     return Box(first.y0, min(b.x0 for b in boxes), last.y1, max(b.x1 for b in boxes)), regions
 
@@ -95,7 +126,7 @@ def check_hope(own: Sequence[stages.Encoded], failed: int, tried: int, total: in
     RunError
         All of the first regions failed.
     """
-    if failed == tried and failed >= min(HOPELESS, total):
+    if own and failed == tried and failed >= min(HOPELESS, total):
         first = next(e for e in own if e.error)
         raise RunError(f"all of the first {failed} regions", f"failed: {first.error}", "check the image and the model")
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from napari_xt.engine import stages
 from napari_xt.engine.blocks import block_data, encoded_block, members
 from napari_xt.engine.device import placed
-from napari_xt.engine.encoder import Encoder, check_hope, outer_unit, split, window_unit
+from napari_xt.engine.encoder import Encoder, check_hope, outer_unit, running, split, window_unit
 from napari_xt.engine.events import Detection, Event, RegionDone, RunFinished, RunStarted, StageProgress, Summary
 from napari_xt.engine.plan import Plan
 from napari_xt.engine.settings import RunSettings
@@ -69,6 +69,7 @@ def carry_out(job: Job, teller: Teller) -> Generator[Event]:
         All regions fail, or one does and ``on_error`` is ``"raise"``.
     """
     with Store.open_writer(job.out, job.header, restart=job.settings.restart) as store:
+        job = replace(job, plan=_as_begun(job.plan, store.header.plan))
         todo, done = _remaining(job.plan, store)
         yield teller.tell(RunStarted, plan=job.plan, out=str(job.out), done=done)
         begun, failed = time.monotonic(), 0
@@ -85,8 +86,14 @@ def carry_out(job: Job, teller: Teller) -> Generator[Event]:
         yield teller.tell(RunFinished, summary=summary)
 
 
+def _as_begun(plan: Plan, stored: Mapping[str, object]) -> Plan:
+    """The plan, leaving out what was left out when the run began: a level that was damaged may be whole by now."""
+    empty = cast("Sequence[Sequence[int]]", stored.get("empty", ()))
+    return replace(plan, empty=tuple((first, stop) for first, stop in empty))
+
+
 def _remaining(plan: Plan, store: Store) -> tuple[list[Step], int]:
-    """The steps that are not wholly in the store, and the number of regions of those that are."""
+    """The steps that are not wholly in the store, and how many regions are in it or need not be run."""
     committed = store.committed()
     todo, done = [], 0
     for step in plan.grid.steps(plan.roi_run):
@@ -95,7 +102,9 @@ def _remaining(plan: Plan, store: Store) -> tuple[list[Step], int]:
         else:
             todo.append(step)
             there = [block for block in step.blocks if plan.large and (block.row, block.col) in committed]
-            done += sum(len(members(plan, block, step.windows[0])) for block in there)
+            settled = {r.index for block in there for r in members(plan, block, step.windows[0])}
+            settled |= {r.index for w in step.windows for r in plan.grid.window_regions(w) if plan.skips(r.index)}
+            done += len(settled)
     return todo, done
 
 
@@ -105,8 +114,9 @@ def _steps(
     """Decode and commit step by step what is encoded ahead; returns the number of regions that failed."""
     plan, model = job.plan, encoder.model
     units = encoder.encoded(window_unit(plan, window) for step in todo for window in step.windows)
-    first = plan.regions - sum(w.shape[0] * w.shape[1] for step in todo for w in step.windows)
-    encoded = decoded = first
+    waiting = [list(plan.grid.window_regions(w)) for step in todo for w in step.windows]
+    decoded = plan.regions - sum(map(len, waiting))
+    encoded = first = plan.regions - sum(len(running(plan, regions)) for regions in waiting)
     failed = 0
     for step in todo:
         results: list[stages.Decoded] = []
@@ -119,6 +129,7 @@ def _steps(
             encoded += len(own)
             failed += sum(bool(e.error) for e in own)
             check_hope(own, failed, encoded - first, plan.regions - first)
+            own = encoder.filled(plan.grid.window_regions(window), own)
             held = stages.held(model, plan, window, own)
             results += stages.decode(model, plan, held, stages.bands(plan, window))
             regions += own
@@ -137,6 +148,7 @@ def _large_step(
     (step,) = todo
     plan, (window,) = job.plan, step.windows
     yield from _fill_shelf(job, encoder, store, step, teller)
+    encoder.reader.forget()
     errors = {index: error for found in store.encoded().values() for index, error in found.items()}
     held = _from_shelf(job, encoder, store.shelf, window, errors)
     lacking = [block for block in step.blocks if (block.row, block.col) not in store.committed()]
@@ -162,16 +174,18 @@ def _fill_shelf(job: Job, encoder: Encoder, store: Store, step: Step, teller: Te
         for group in split(list(row), GROUP_REGIONS // plan.grid.block_regions**2)
     ]
     regions = [[r for block in group for r in members(plan, block, window)] for group in groups]
-    encoded = plan.regions - sum(map(len, regions))
+    wanted = [running(plan, group) for group in regions]
+    encoded = plan.regions - sum(map(len, wanted))
     tried = failed = 0
-    units = encoder.encoded(map(outer_unit, regions))
-    for group, unit in zip(groups, units, strict=True):
+    units = encoder.encoded(map(outer_unit, wanted))
+    for group, of_group, unit in zip(groups, regions, units, strict=True):
         own: list[stages.Encoded] = []
         for part in unit:
             own += part.result()
             yield teller.tell(StageProgress, stage="encode", done=encoded + tried + len(own), total=plan.regions)
         tried, failed = tried + len(own), failed + sum(bool(e.error) for e in own)
         check_hope(own, failed, tried, plan.regions - encoded)
+        own = encoder.filled(of_group, own)
         store.put_encoded([encoded_block(encoder.model, plan, block, own) for block in group])
 
 
@@ -180,14 +194,20 @@ def _from_shelf(job: Job, encoder: Encoder, shelf: Shelf, window: Window, errors
     cols, k = (window.col0, window.col1), job.plan.grid.block_regions
     place = encoder.model.background_token.device
     tokens = torch.from_numpy(shelf.tokens(window.row0, window.row1, *cols)).float().to(place)
+    regions = job.plan.grid.window_regions(window)
+    skipped = torch.tensor([job.plan.skips(r.index) for r in regions], device=place).reshape(window.shape)
+    blank = encoder.blank if job.plan.empty else None
+    if blank is not None:
+        tokens[skipped] = blank[0]
 
     @lru_cache(maxsize=2)
     def of_blocks(row: int) -> Tensor:
         return torch.from_numpy(shelf.features(row * k, (row + 1) * k, *cols))
 
     def local(row: int) -> Tensor:
-        row += window.row0
-        return of_blocks(row // k)[row % k].float().to(place)
+        at = row + window.row0
+        known = of_blocks(at // k)[at % k].float().to(place)
+        return known if blank is None else torch.where(skipped[row][:, None, None, None], blank[1], known)
 
     view = stages.streamed_overview(encoder.model, job.plan, window, encoder.reader.read)
     return stages.Held(window, tokens, local, errors, view)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any, Protocol
 
 import psutil
 
+from napari_xt.engine.background import Look, Runs, look
 from napari_xt.engine.settings import OUTPUTS, Output, RunSettings
 from napari_xt.errors import ModelError, SettingsError
 from napari_xt.geometry import Box, Frame, Grid
@@ -19,7 +21,7 @@ from napari_xt.model.zoo import describe, find_model
 
 GIB = 2**30
 IN_MEMORY_REGIONS = 256  # a window of more of them waits on disk where it is the whole image
-KEPT_BYTES = 256 << 20  # of pixels that may be asked for again
+KEPT_BYTES = 320 << 20  # of pixels that may be asked for again
 PROCESS_BYTES = int(0.9 * GIB)  # Python with torch, timm, zarr, before any work
 NEAR = 1.1  # a level may be this much coarser than the model's scale
 RESAMPLE_BELOW, RESAMPLE_ABOVE = 0.8, 1.25  # pixels this much finer or coarser than the model's are resampled
@@ -71,7 +73,8 @@ def memory_bytes() -> int:
 class Plan:
     """Everything that a run will do, resolved.
 
-    ``roi_run`` is in run pixels, inside the image; ``stride`` run pixels are a cell of the probability.
+    ``roi_run`` is in run pixels, inside the image; ``stride`` run pixels are a cell of the probability; ``regions`` are
+    those that the run settles; ``empty`` are runs ``(first, last + 1)`` of indices of those of them that are skipped.
     """
 
     image: str
@@ -97,6 +100,18 @@ class Plan:
     memory_bytes: int
     disk_bytes: int
     warnings: tuple[str, ...] = ()
+    skip_background: bool = False
+    empty: Runs = ()
+
+    @property
+    def skipped(self) -> int:
+        """How many of the regions are not run, because they are empty."""
+        return sum(stop - start for start, stop in self.empty)
+
+    def skips(self, index: int) -> bool:
+        """Whether the region of this index is not run."""
+        place = bisect_right(self.empty, index, key=lambda run: run[0])
+        return place > 0 and index < self.empty[place - 1][1]
 
     @property
     def large(self) -> bool:
@@ -156,9 +171,13 @@ def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machin
     if model_card is not None and model_card.synthetic:
         warnings.append(f"{model.name} is synthetic: only for the synthetic slide, never for real images")
     frame = Frame(image.shape, shape_run, image.scale, image.unit)
+    skip = config.skip_background if settings.skip_background is None else settings.skip_background
     window = _window(config, settings)
     grid = Grid(*shape_run, config.region_px, config.halo_px, window)
     roi = _roi(image, frame, settings)
+    channels = _channels(image, model, settings)
+    seen = look(image, grid, channels, roi) if skip else Look()
+    warnings += [seen.why] if seen.why else []
     steps = list(grid.steps(roi))
     windows = [w for step in steps for w in step.windows]
     regions = sum(w.shape[0] * w.shape[1] for w in windows)
@@ -172,7 +191,7 @@ def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machin
         level=level,
         resampled=shape_run != image.level_shapes[level],
         plane=dict(image.plane),
-        channels=_channels(image, model, settings),
+        channels=channels,
         roi_run=roi,
         context=settings.context,
         outputs=_outputs(model, settings),
@@ -187,6 +206,8 @@ def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machin
         memory_bytes=0,
         disk_bytes=0,
         warnings=tuple(warnings),
+        skip_background=skip,
+        empty=seen.empty,
     )
     return replace(draft, memory_bytes=_memory(draft, config, largest), disk_bytes=_disk(draft, config))
 
@@ -200,10 +221,11 @@ def card(plan: Plan) -> list[tuple[str, str]]:
     rows, cols = plan.grid.shape
     span = "the whole image" if plan.grid.window == 0 else f"{plan.grid.window} x {plan.grid.window} regions"
     halo = f", halo {plan.grid.halo_px}" if plan.grid.halo_px else ""
+    skipped = f", {plan.skipped} of them empty and skipped" if plan.skip_background else ""
     lines = [
         ("image", f"{plan.image}, {height} x {width} px, level {plan.level}{how}{scale}"),
         ("model", f"{plan.model}: {', '.join(plan.outputs)}"),
-        ("regions", f"{plan.regions} of {rows * cols} ({plan.grid.region_px} px{halo})"),
+        ("regions", f"{plan.regions} of {rows * cols} ({plan.grid.region_px} px{halo}){skipped}"),
         (
             "windows",
             f"{plan.windows} of {span}, {f'up to {plan.tokens} tokens each' if plan.context else 'context off'}",
@@ -296,17 +318,20 @@ def shelf_layout(config: XTConfig) -> ShelfLayout:
 
 
 def _memory(plan: Plan, config: XTConfig, largest: int) -> int:
-    """The high-water mark: regions of pixels and features in flight, the heads' maps, tokens, a backbone per worker."""
-    cells = (config.region_px // config.local.stride) ** 2
-    across = plan.grid.shape[1]
+    """The high-water mark: of encoding (regions in flight, pixels that are kept) or decoding (rows of the window)."""
+    cells, side = (config.region_px // config.local.stride) ** 2, config.region_px
+    width = plan.grid.width * config.in_channels
+    height = (1 if plan.large else round(largest**0.5)) * side + 2 * config.halo_px + 1024
+    kept = height * width if height * width <= KEPT_BYTES else 0
     flying = min(largest, 64) if plan.large else largest
-    pixels = 3 * config.region_px**2 * config.in_channels * flying + KEPT_BYTES
-    features = 4 * cells * config.local.channels * flying if config.dense else 0
-    at_once = min(largest, (plan.grid.block_regions + 2) * across)
-    heads = at_once * (4 * cells * 2 * 64 + 6 * config.region_px**2) if config.dense else 0
-    tokens = 4 * plan.tokens * config.context.dim * 6
+    features = 4 * cells * config.local.channels if config.dense else 0
+    encoding = 2 * flying * (3 * side**2 * config.in_channels + features) + kept
+    at_once = min(largest, (plan.grid.block_regions + 4) * plan.grid.shape[1])
+    rows = at_once * (2 * features + 48 * cells + 4 * side**2) if config.dense else 0
+    decoding = rows + 24 * plan.tokens * config.context.dim
     backbone = 4 * config.encoder_px**2 * 100 * plan.batch
-    return PROCESS_BYTES + 2 * (pixels + features) + heads + tokens + plan.workers * backbone
+    both = max(encoding, decoding) if plan.large else encoding + decoding
+    return PROCESS_BYTES + both + plan.workers * backbone
 
 
 def _disk(plan: Plan, config: XTConfig) -> int:

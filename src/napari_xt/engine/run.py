@@ -127,6 +127,7 @@ def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> H
     stored = resolved.to_json()
     names = ("level", "plane", "channels", "roi_run", "context", "outputs", "precision", "grid", "frame")
     job = {name: stored[name] for name in names}
+    job |= {"skip_background": True} if resolved.skip_background else {}
     digest = model.digest
     identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
     told = settings.to_json() | {"threshold": resolved.threshold}

@@ -45,6 +45,9 @@ class RunSettings:
     precision: Literal["auto", "float32"] = _setting("auto or float32.", "result", "auto")
     batch: int | None = _setting("Regions handed to the encoder at a time.", "speed")
     workers: int | None = _setting("Regions encoded side by side.", "speed")
+    skip_background: bool | None = _setting(
+        "Whether regions that a coarse level shows to be empty are left out; default: as the model says.", "result"
+    )
     on_error: Literal["skip", "raise"] = _setting(
         "A region that fails: skip it and list it, or raise.", "speed", "skip"
     )
@@ -56,6 +59,7 @@ class RunSettings:
         _whole("workers", self.workers, 1)
         if self.window != "global":
             _whole("window", self.window, 1)
+        _choice("skip_background", self.skip_background, (None, True, False))
         _choice("precision", self.precision, ("auto", "float32"))
         _choice("on_error", self.on_error, ("skip", "raise"))
         for output in self.outputs or ():
@@ -185,6 +189,6 @@ def _whole(name: str, value: object, least: int) -> None:
         raise SettingsError(f"{name} = {value!r}", f"must be a whole number of at least {least}")
 
 
-def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
-        raise SettingsError(f"{name} = {value!r}", "is not known", f"choose of {', '.join(choices)}")
+        raise SettingsError(f"{name} = {value!r}", "is not known", f"choose of {', '.join(map(str, choices))}")

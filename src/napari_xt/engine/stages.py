@@ -117,7 +117,7 @@ def held(model: XT, plan: Plan, window: Window, encoded: Sequence[Encoded]) -> H
     """
     tokens, local = zip(*(features(model, e) for e in encoded), strict=True)
     cols = window.shape[1]
-    pixels = [e.pixels for e in encoded]
+    pixels = [None if plan.skips(e.region.index) else e.pixels for e in encoded]
     return Held(
         window,
         torch.stack(tokens).reshape(*window.shape, *tokens[0].shape),
@@ -134,14 +134,22 @@ def bands(plan: Plan, window: Window) -> list[range]:
     return [range(first - window.row0, last - window.row0) for first, last in pairwise(starts)]
 
 
-@torch.inference_mode()
 def decode(
     model: XT, plan: Plan, held: Held, wanted: Sequence[range], pool: Executor | None = None
 ) -> Iterator[Decoded]:
     """Let a window's regions see each other, and decode those rows of it that are ``wanted`` (some of `bands`).
 
     What is decoded of a row of regions does not depend on which others are wanted. A ``pool`` works one band ahead.
+    A band of skipped regions alone is not decoded.
     """
+    needed = [band for band in wanted if any(not plan.skips(r.index) for r in _regions(plan, held.window, band))]
+    decoded = _decode(model, plan, held, needed, pool)
+    for band in wanted:
+        yield next(decoded) if band in needed else _skipped(plan, held.window, band)
+
+
+@torch.inference_mode()
+def _decode(model: XT, plan: Plan, held: Held, wanted: Sequence[range], pool: Executor | None) -> Iterator[Decoded]:
     context = model.contextualise(held.tokens[None], held.window.start, plan.context, held.view)
     scores = _scores(*model.classify(context), plan, held.tokens.shape[0] * held.tokens.shape[1])
     rows = _Rows(model, plan, held, context, pool)
@@ -219,19 +227,38 @@ def _decoded(
     """One band from what is known of it and of the cells around it, which lie in ``ring``."""
     window, cols = held.window, held.window.shape[1]
     box, mask, own, found = _rows_box(plan, window, band), None, None, None
-    regions = [plan.grid.region(window.row0 + r, c) for r in band for c in range(window.col0, window.col1)]
+    regions = _regions(plan, window, band)
+    status = [_status(plan, region, held.errors) for region in regions]
     if probability is not None:
         mask = mask_from_probability(probability, plan.stride, box, ring)
-        _blank(mask, box, plan.roi_run, [r for r in regions if r.index in held.errors])
+        _blank(mask, box, plan.roi_run, [r for r, s in zip(regions, status, strict=True) if s != Status.DONE])
         first = (box.y0 - ring.y0) // plan.stride
         own = probability[:, first : first - (-box.height // plan.stride)]
     if boxes is not None:
         found = _candidates(decode_boxes(boxes, plan.stride), plan, ring, model.config.suppression_iou)
     places = range(band.start * cols, band.stop * cols)
     rows = [
-        _region_data(r, held.errors.get(r.index, ""), i, scores, found) for r, i in zip(regions, places, strict=True)
+        _region_data(r, s, held.errors.get(r.index, ""), None if scores is None else scores[i], found)
+        for r, s, i in zip(regions, status, places, strict=True)
     ]
     return Decoded(box, own, mask, tuple(rows))
+
+
+def _skipped(plan: Plan, window: Window, band: range) -> Decoded:
+    """A band of which nothing is run."""
+    rows = [_region_data(r, Status.SKIPPED, "", None, None) for r in _regions(plan, window, band)]
+    return Decoded(_rows_box(plan, window, band), None, None, tuple(rows))
+
+
+def _regions(plan: Plan, window: Window, band: range) -> list[Region]:
+    """The regions of some rows of a window."""
+    return [plan.grid.region(window.row0 + r, c) for r in band for c in range(window.col0, window.col1)]
+
+
+def _status(plan: Plan, region: Region, errors: Mapping[int, str]) -> Status:
+    if region.index in errors:
+        return Status.FAILED
+    return Status.SKIPPED if plan.skips(region.index) else Status.DONE
 
 
 def _scores(scores: Tensor | None, label: Tensor | None, plan: Plan, regions: int) -> NDArray[np.float32] | None:
@@ -258,7 +285,10 @@ def _overview(model: XT, plan: Plan, window: Window, regions: Sequence[Pixels | 
 
 
 def streamed_overview(model: XT, plan: Plan, window: Window, read: Callable[[Box], Patch]) -> Tensor | None:
-    """`XT.overview` of a window that is too large for memory, from its rows of regions one by one."""
+    """`XT.overview` of a window that is too large for memory, from its rows of regions one by one.
+
+    What is skipped or can't be read is the mean.
+    """
     config = model.config
     if not config.context.overview_tokens:
         return None
@@ -268,11 +298,15 @@ def streamed_overview(model: XT, plan: Plan, window: Window, read: Callable[[Box
     across = _pooling(width, side, range(width))
     view = torch.zeros(config.in_channels, side, side)
     for y in range(0, height, inner):
+        row = y // inner
+        seen = [not plan.skips(region.index) for region in _regions(plan, window, range(row, row + 1))]
+        if not any(seen):
+            continue
         try:
             patch = read(Box(top + y, left, top + y + inner, left + width))
         except XTError:
-            continue  # what can't be read is the mean
-        pixels = model.prepare(patch.pixels, plan.channels)
+            continue
+        pixels = model.prepare(patch.pixels, plan.channels) * torch.tensor(seen).repeat_interleave(inner)
         view += torch.einsum("iy,cyx,jx->cij", _pooling(height, side, range(y, y + inner)), pixels, across)
     with torch.inference_mode():
         return model.overview(view[None].to(model.background_token.device))
@@ -344,9 +378,9 @@ def _numbered(rows: NDArray[np.void], region: NDArray[np.int64]) -> NDArray[np.v
 
 
 def _region_data(
-    region: Region, error: str, place: int, scores: NDArray[np.float32] | None, boxes: NDArray[np.void] | None
+    region: Region, status: Status, error: str, scores: NDArray[np.float32] | None, boxes: NDArray[np.void] | None
 ) -> RegionData:
-    found = np.zeros(0, BOX_DTYPE) if error or boxes is None else boxes
+    done = status == Status.DONE
+    found = boxes if done and boxes is not None else np.zeros(0, BOX_DTYPE)
     own = found[found["id"] // IDS_PER_REGION == region.index]
-    status = Status.FAILED if error else Status.DONE
-    return RegionData(region, status, None if scores is None or error else scores[place], own, error)
+    return RegionData(region, status, scores if done else None, own, error)

@@ -48,7 +48,7 @@ def open_path(place: str) -> Source:
     ImageFormatError
         Where there is no image that is understood, or a damaged one.
     ImageReadError
-        Where the system denies access.
+        Where the system denies access or a server does not deliver.
     """
     if "://" in place and not place.lower().startswith("file://"):
         return open_zarr(place, stem(urlsplit(place).path))

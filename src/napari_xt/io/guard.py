@@ -5,23 +5,23 @@ Knows the traps of zarr chunks and of pyramids; opens no file itself.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import math
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.abc.codec import Codec
-from zarr.codecs import BloscCodec, ShardingCodec, ZstdCodec
+from zarr.abc.codec import BytesBytesCodec, Codec
+from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 
 from napari_xt.errors import ImageFormatError
+from napari_xt.io.inflate import Inflate, inflater
 from napari_xt.io.source import ArrayLike
 
 logger = logging.getLogger(__name__)
@@ -101,9 +101,10 @@ def _same_aspect(fine: tuple[int, int], coarse: tuple[int, int]) -> bool:
 
 
 def guarded(file: str, array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """Return ``array`` with codecs that check every chunk's header before they decode it.
+    """Return ``array`` with codecs that decode no more of a chunk than it may hold.
 
-    A damaged blosc chunk can otherwise kill the process, a forged zstd chunk fill the memory (numcodecs#228).
+    A damaged blosc chunk can otherwise kill the process (numcodecs#228), and a small one of another kind fill the
+    memory.
 
     Raises
     ------
@@ -120,19 +121,24 @@ def guarded(file: str, array: zarr.Array[Any]) -> zarr.Array[Any]:
 def _guard_v2(file: str, metadata: ArrayV2Metadata) -> ArrayV2Metadata:
     codecs = [*(metadata.filters or ()), *([metadata.compressor] if metadata.compressor else [])]
     _check_names(file, (codec.get_config()["id"] for codec in codecs))
-    compressor = metadata.compressor
-    check = None if compressor is None else _check_v2(metadata, compressor.get_config()["id"])
-    if compressor is None or check is None:
-        return metadata
-    return dataclasses.replace(metadata, compressor=_CheckedV2(compressor, check))
-
-
-def _check_v2(metadata: ArrayV2Metadata, codec_id: str) -> Callable[[memoryview], None] | None:
     nbytes = math.prod(metadata.chunks) * metadata.dtype.to_native_dtype().itemsize
-    # filters may store another number type, of an eighth to eight times the size
-    low, high = (nbytes // 8, nbytes * 8) if metadata.filters else (nbytes, nbytes)
-    checks = {"blosc": partial(check_blosc, low=low, high=high), "zstd": partial(check_zstd, high=high)}
-    return checks.get(codec_id)
+    # filters may store another number type, of up to eight times the size
+    low, most = (0, min(nbytes * 8, MAX_DECODED_BYTES)) if metadata.filters else (nbytes, nbytes)
+    high = _with_room(most)
+    filters = tuple(_guard_codec_v2(codec, 0, high) for codec in metadata.filters or ()) or None
+    compressor = metadata.compressor and _guard_codec_v2(metadata.compressor, low, high)
+    return dataclasses.replace(metadata, filters=filters, compressor=compressor)
+
+
+def _guard_codec_v2(codec: Any, low: int, high: int) -> Any:
+    config = codec.get_config()
+    inflate = inflater(config["id"], config)
+    return codec if inflate is None else _CheckedV2(codec, inflate, (low, high))
+
+
+def _with_room(nbytes: int) -> int:
+    """With what a codec inside may add to bytes that it can't compress: a header and less than one in 128."""
+    return nbytes + nbytes // 128 + 1024
 
 
 def _guard_v3(file: str, metadata: ArrayV3Metadata) -> ArrayV3Metadata:
@@ -141,16 +147,21 @@ def _guard_v3(file: str, metadata: ArrayV3Metadata) -> ArrayV3Metadata:
 
 def _guard_codecs(file: str, codecs: Iterable[Codec]) -> tuple[Any, ...]:
     codecs = tuple(codecs)
-    _check_names(file, (str(codec.to_dict()["name"]).removeprefix("numcodecs.") for codec in codecs))
+    _check_names(file, map(_codec_id, codecs))
     return tuple(_guard_codec(file, codec) for codec in codecs)
+
+
+def _codec_id(codec: Codec) -> str:
+    return str(codec.to_dict()["name"]).removeprefix("numcodecs.")
 
 
 def _guard_codec(file: str, codec: Codec) -> Codec:
     if isinstance(codec, ShardingCodec):
-        return dataclasses.replace(codec, codecs=_guard_codecs(file, codec.codecs))
-    if type(codec) is BloscCodec:
-        return _BloscV3(**{f.name: getattr(codec, f.name) for f in dataclasses.fields(codec) if f.init})
-    return _ZstdV3(level=codec.level, checksum=codec.checksum) if type(codec) is ZstdCodec else codec
+        inner, index = (_guard_codecs(file, codecs) for codecs in (codec.codecs, codec.index_codecs))
+        return dataclasses.replace(codec, codecs=inner, index_codecs=index)
+    settings = codec.to_dict().get("configuration")
+    inflate = inflater(_codec_id(codec), settings if isinstance(settings, dict) else {})
+    return _CheckedV3(codec, inflate) if inflate and isinstance(codec, BytesBytesCodec) else codec
 
 
 def _check_names(file: str, names: Iterator[str]) -> None:
@@ -159,49 +170,17 @@ def _check_names(file: str, names: Iterator[str]) -> None:
         raise ImageFormatError(file, f"its chunks use the codec {bad!r}, which is not allowed", "convert the image")
 
 
-def check_blosc(chunk: bytes | memoryview, low: int, high: int) -> None:
-    """Check the 16-byte header of a blosc chunk: stored size = bytes there, decoded size within ``low..high``.
-
-    Raises
-    ------
-    ValueError
-        Where the chunk must not be given to blosc.
-    """
-    if len(chunk) < 16:
-        raise ValueError(f"blosc chunk of {len(chunk)} bytes is cut short")
-    nbytes, blocksize, cbytes = struct.unpack_from("<III", chunk, 4)
-    if cbytes != len(chunk):
-        raise ValueError(f"blosc chunk has {len(chunk)} of its {cbytes} bytes")
-    if not low <= nbytes <= high:
-        raise ValueError(f"blosc chunk declares {nbytes} bytes of pixels, expected {high}")
-    if nbytes and not 0 < blocksize <= max(nbytes, 1):
-        raise ValueError(f"blosc chunk declares blocks of {blocksize} bytes")
-
-
-def check_zstd(chunk: bytes | memoryview, high: int) -> None:
-    """Check that the first frame of a zstd chunk declares at most ``high`` bytes (RFC 8878, 3.1.1.1)."""
-    if len(chunk) < 6 or bytes(chunk[:4]) != b"\x28\xb5\x2f\xfd":
-        raise ValueError("zstd chunk is cut short or damaged")
-    flags = chunk[4]
-    single, size_flag = flags >> 5 & 1, flags >> 6
-    length = (1 if single else 0, 2, 4, 8)[size_flag]
-    start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
-    declared = int.from_bytes(bytes(chunk[start : start + length]), "little") + (256 if length == 2 else 0)
-    if declared > high:
-        raise ValueError(f"zstd chunk declares {declared} bytes of pixels, expected {high}")
-
-
 def _bytes(data: object) -> memoryview:
     return np.ascontiguousarray(np.asarray(data)).reshape(-1).view(np.uint8).data
 
 
 class _CheckedV2:
-    """A codec of Zarr v2 (numcodecs) that looks at the chunk before it decodes it."""
+    """A codec of Zarr v2 (numcodecs) that decodes safely."""
 
     codec_id: str = "checked"
 
-    def __init__(self, inner: Any, check: Callable[[memoryview], None]) -> None:
-        self.inner, self.check, self.codec_id = inner, check, inner.codec_id
+    def __init__(self, inner: Any, inflate: Inflate, nbytes: tuple[int, int]) -> None:
+        self.inner, self.inflate, self.nbytes, self.codec_id = inner, inflate, nbytes, inner.codec_id
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> _CheckedV2:
@@ -217,32 +196,35 @@ class _CheckedV2:
         return self.inner.encode(buf)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """Check, then decode."""
-        self.check(_bytes(buf))
-        return self.inner.decode(buf, out)
+        """Decode, into ``out`` where it is given."""
+        pixels = self.inflate(_bytes(buf), *self.nbytes)
+        if out is None:
+            return pixels
+        _bytes(out)[:] = pixels
+        return out
 
 
-def _spec_bytes(spec: ArraySpec) -> int:
-    return math.prod(spec.shape) * int(spec.dtype.to_native_dtype().itemsize)
+@dataclasses.dataclass(frozen=True)
+class _CheckedV3(BytesBytesCodec):
+    """A codec of Zarr v3 that decodes safely."""
 
+    is_fixed_size = False
+    inner: BytesBytesCodec
+    inflate: Inflate
 
-_Pairs = Iterable[tuple[Buffer | None, ArraySpec]]
+    def to_dict(self) -> dict[str, Any]:
+        """The metadata of the codec inside."""
+        return self.inner.to_dict()
 
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """As the codec inside does."""
+        return self.inner.compute_encoded_size(input_byte_length, chunk_spec)
 
-class _BloscV3(BloscCodec):
-    async def decode(self, chunks_and_specs: _Pairs) -> Iterable[Buffer | None]:
-        pairs = list(chunks_and_specs)
-        for chunk, spec in pairs:
-            if chunk is not None:
-                nbytes = _spec_bytes(spec)
-                check_blosc(_bytes(chunk.as_numpy_array()), nbytes, nbytes + 4)  # + 4: a checksum inside
-        return await super().decode(pairs)
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        # a codec inside may make it larger or much smaller
+        high = _with_room(math.prod(chunk_spec.shape) * int(chunk_spec.dtype.to_native_dtype().itemsize))
+        pixels = await asyncio.to_thread(self.inflate, _bytes(chunk_data.as_numpy_array()), 0, high)
+        return chunk_spec.prototype.buffer.from_bytes(pixels)
 
-
-class _ZstdV3(ZstdCodec):
-    async def decode(self, chunks_and_specs: _Pairs) -> Iterable[Buffer | None]:
-        pairs = list(chunks_and_specs)
-        for chunk, spec in pairs:
-            if chunk is not None:
-                check_zstd(_bytes(chunk.as_numpy_array()), _spec_bytes(spec) + 1024)  # + 1024: a codec's header inside
-        return await super().decode(pairs)
+    async def _encode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        return next(iter(await self.inner.encode([(chunk_data, chunk_spec)])))

@@ -20,7 +20,7 @@ from napari_xt.errors import ImageReadError, SettingsError
 from napari_xt.geometry import Box
 from napari_xt.io.formats import is_layer, is_rgb, names_of_channels, open_array, open_layer, open_path
 from napari_xt.io.pyramid import chunk_boxes, lazy_pyramid
-from napari_xt.io.source import UNITS_UM, ArrayLike, PixelSize, Source, parse_pixel_size
+from napari_xt.io.source import UNITS_UM, ArrayLike, PixelSize, RemoteError, Source, parse_pixel_size
 
 SAMPLES, SAMPLE_PX = 32, 64
 
@@ -274,7 +274,8 @@ class Image:
                 break
         why = (str(error).splitlines() or [""])[0][:100] or type(error).__name__
         place = f"chunk at y={y}, x={x} of level {level}"
-        return ImageReadError(self.source or self.name, f"{place} can't be read: {why}", "the file may be damaged")
+        do = "check the address and the network" if isinstance(error, RemoteError) else "the file may be damaged"
+        return ImageReadError(self.source or self.name, f"{place} can't be read: {why}", do)
 
     def _sample_boxes(self) -> Iterator[Box]:
         (height, width), places = self.shape, random.Random(0)
@@ -285,8 +286,8 @@ class Image:
     def _sample(self, box: Box) -> bytes:
         try:
             return self.read(box).tobytes()
-        except ImageReadError:
-            if self._closed.is_set():
+        except ImageReadError as error:
+            if self._closed.is_set() or isinstance(error.__cause__, RemoteError):
                 raise
             return b"damaged"
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeGuard
 
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
-from napari_xt.errors import ImageFormatError, ImageNotFoundError, MissingDependencyError
+from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError, MissingDependencyError
 from napari_xt.io.guard import consistent_levels, guarded
 from napari_xt.io.pyramid import guess_axes
-from napari_xt.io.source import UNKNOWN, PixelSize, Source, pixel_size, positive
+from napari_xt.io.remote import open_remote
+from napari_xt.io.source import UNKNOWN, PixelSize, RemoteError, Source, pixel_size, positive
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +46,36 @@ def open_zarr(place: str, name: str) -> Source:
         Where there is no zarr, or none that holds one image.
     ImageNotFoundError
         Where there is nothing at a URL.
+    ImageReadError
+        Where a server does not deliver.
     """
-    node = _open_node(place)
+    store, version = _store(place)
     try:
-        source = _from_array(place, name, node) if isinstance(node, zarr.Array) else _from_group(place, name, node)
+        source = _source(place, name, _open_node(place, store, version))
+    except RemoteError as error:
+        store.close()
+        raise ImageReadError(place, str(error), "check the address and the network") from error
+    except BaseException:
+        store.close()
+        raise
+    return replace(source, close=store.close)
+
+
+def _source(place: str, name: str, node: Node) -> Source:
+    try:
+        return _from_array(place, name, node) if isinstance(node, zarr.Array) else _from_group(place, name, node)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         if isinstance(error, ImageFormatError):
             raise
         raise ImageFormatError(place, f"its metadata is damaged ({_brief(error)})", "write the image again") from error
-    return source
 
 
-def _open_node(place: str) -> Node:
-    store, version = _store(place)
+def _open_node(place: str, store: Store, version: Literal[2, 3] | None) -> Node:
     try:
         return zarr.open(store, mode="r", zarr_format=version, **_plain(version))
     except FileNotFoundError as error:
         raise ImageNotFoundError(place, "there is no zarr image", "check the address") from error
-    except PermissionError:
+    except (PermissionError, RemoteError):
         raise
     except Exception as error:  # damaged JSON and unknown codecs raise almost anything
         raise ImageFormatError(place, f"is no zarr that can be read ({_brief(error)})", "write it again") from error
@@ -80,7 +94,7 @@ def _store(place: str) -> tuple[Store, Literal[2, 3] | None]:
 
 def _remote(place: str) -> Store:
     try:
-        return FsspecStore.from_url(place, read_only=True)
+        return open_remote(place)
     except ImportError as error:
         raise MissingDependencyError(place, f"needs a package for URLs ({_brief(error)})", "install it") from error
     except ValueError as error:

@@ -59,6 +59,10 @@ UNKNOWN: PixelSize = ((1.0, 1.0), "pixel")
 RGB_NAMES = ("red", "green", "blue", "alpha")
 
 
+class RemoteError(OSError):
+    """A server did not deliver: the sentence says which key, why, and after how many attempts."""
+
+
 class ArrayLike(Protocol):
     """What a level is: an array that may live on disk."""
 

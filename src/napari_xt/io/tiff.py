@@ -22,6 +22,7 @@ from tifffile import TIFF, TiffFile, TiffPageSeries
 from napari_xt.errors import ImageFormatError
 from napari_xt.io.guard import check_array, check_size, consistent_levels, level_fits
 from napari_xt.io.pyramid import MAX_GUESSED_CHANNELS
+from napari_xt.io.segments import guard_segments
 from napari_xt.io.source import ArrayLike, Source
 from napari_xt.io.tifftags import channel_names, is_rgb, pixel_of
 
@@ -170,6 +171,7 @@ def _check_level(path: str, tif: TiffFile, level: TiffPageSeries) -> None:
     _check_segments(path, level, tif.filehandle.size)
     if not page.is_memmappable:
         check_size(path, "one of its tiles or strips", math.prod(page.chunks) * level.dtype.itemsize)
+        guard_segments(page)
 
 
 def _check_segments(path: str, level: TiffPageSeries, size: int) -> None:

@@ -182,6 +182,8 @@ class XTConfig:
         Side of the region encoder's patches; None for the backbone's own.
     stored
         Type that tokens and local features are rounded to before anything uses them.
+    skip_background
+        Whether regions that a coarse level shows to be empty are not run, unless a run says otherwise.
     version
         Of this description; a newer one is refused.
     """
@@ -208,6 +210,7 @@ class XTConfig:
     sub_regions_px: tuple[int, ...] = field(default=(), metadata=LATER)
     patch_px: int | None = field(default=None, metadata=LATER)
     stored: Literal["float16", "float32"] = field(default="float16", metadata=LATER)
+    skip_background: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.version > 1:
