@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.engine import stages
+from napari_xt.engine.decode import Decoded
 from napari_xt.engine.plan import Plan, shelf_layout
 from napari_xt.geometry import Block, Box, Region, Window
 from napari_xt.io.store import BlockData, EncodedBlock, RegionData
@@ -42,9 +43,7 @@ def encoded_block(model: XT, plan: Plan, block: Block, encoded: Sequence[stages.
     return EncodedBlock(block, _pixels(plan, block, own), tokens, local, errors)
 
 
-def block_data(
-    plan: Plan, block: Block, windows: Sequence[stages.Decoded], regions: Sequence[stages.Encoded]
-) -> BlockData:
+def block_data(plan: Plan, block: Block, windows: Sequence[Decoded], regions: Sequence[stages.Encoded]) -> BlockData:
     """What the windows say of one block."""
     mask = probability = None
     found: list[RegionData] = []

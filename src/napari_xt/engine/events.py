@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from napari_xt.engine.plan import Plan
 from napari_xt.geometry import Region
 
-RegionKind = Literal["preview", "final", "failed"]
+RegionKind = Literal["preview", "final", "failed", "skipped"]
 
 
 class Detection(NamedTuple):
@@ -52,7 +52,10 @@ class StageProgress(Event):
 
 @dataclass(frozen=True, slots=True)
 class RegionDone(Event):
-    """A region is in the store, or has failed. ``boxes`` are its candidates, before boxes compete across regions."""
+    """A region is in the store, was skipped as empty, or has failed.
+
+    ``boxes`` are its candidates, before boxes compete across regions.
+    """
 
     region: Region
     kind: RegionKind

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from napari_xt.engine import stages
 from napari_xt.engine.blocks import block_data, encoded_block, members
+from napari_xt.engine.decode import Decoded, bands, decode
 from napari_xt.engine.device import placed
 from napari_xt.engine.encoder import Encoder, check_hope, outer_unit, running, split, window_unit
 from napari_xt.engine.events import Detection, Event, RegionDone, RunFinished, RunStarted, StageProgress, Summary
@@ -119,7 +120,7 @@ def _steps(
     encoded = first = plan.regions - sum(len(running(plan, regions)) for regions in waiting)
     failed = 0
     for step in todo:
-        results: list[stages.Decoded] = []
+        results: list[Decoded] = []
         regions: list[stages.Encoded] = []
         for window in step.windows:
             own: list[stages.Encoded] = []
@@ -131,7 +132,7 @@ def _steps(
             check_hope(own, failed, encoded - first, plan.regions - first)
             own = encoder.filled(plan.grid.window_regions(window), own)
             held = stages.held(model, plan, window, own)
-            results += stages.decode(model, plan, held, stages.bands(plan, window))
+            results += decode(model, plan, held, bands(plan, window))
             regions += own
         store.commit([block_data(plan, block, results, regions) for block in step.blocks])
         decoded += len(regions)
@@ -154,9 +155,9 @@ def _large_step(
     lacking = [block for block in step.blocks if (block.row, block.col) not in store.committed()]
     rows = {block.row for block in lacking}
     k = plan.grid.block_regions
-    wanted = [band for band in stages.bands(plan, window) if (window.row0 + band.start) // k in rows]
+    wanted = [band for band in bands(plan, window) if (window.row0 + band.start) // k in rows]
     decoded = plan.regions - window.shape[1] * sum(map(len, wanted))
-    for band, result in zip(wanted, stages.decode(encoder.model, plan, held, wanted, encoder.pool), strict=True):
+    for band, result in zip(wanted, decode(encoder.model, plan, held, wanted, encoder.pool), strict=True):
         row = (window.row0 + band.start) // k
         store.commit([block_data(plan, block, [result], []) for block in lacking if block.row == row])
         decoded += len(result.regions)
@@ -213,14 +214,14 @@ def _from_shelf(job: Job, encoder: Encoder, shelf: Shelf, window: Window, errors
     return stages.Held(window, tokens, local, errors, view)
 
 
-def _told(teller: Teller, results: Sequence[stages.Decoded], decoded: int, total: int) -> Generator[Event]:
+def _told(teller: Teller, results: Sequence[Decoded], decoded: int, total: int) -> Generator[Event]:
     yield teller.tell(StageProgress, stage="decode", done=decoded, total=total)
     for data in chain.from_iterable(result.regions for result in results):
         yield teller.tell(RegionDone, region=data.region, kind=_kind(data), boxes=_detections(data))
 
 
 def _kind(data: RegionData) -> str:
-    return "failed" if data.status == Status.FAILED else "final"
+    return {Status.FAILED: "failed", Status.SKIPPED: "skipped"}.get(data.status, "final")
 
 
 def _detections(data: RegionData) -> tuple[Detection, ...]:
