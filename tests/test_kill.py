@@ -38,12 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(folder: Path, out: Path) -> list[str]:
-    return ["run", f"{folder}/large.zarr", "--model", f"{folder}/small.safetensors", "--out", str(out)]
+def command(folder: Path, out: Path, *options: str) -> list[str]:
+    return ["run", f"{folder}/large.zarr", "--model", f"{folder}/small.safetensors", "--out", str(out), *options]
 
 
-def assert_same(out: Path, folder: Path) -> None:
-    ours, theirs = xt.open_prediction(out), xt.open_prediction(folder / "whole.xt.zarr")
+def assert_same(out: Path, folder: Path, whole: str = "whole.xt.zarr") -> None:
+    ours, theirs = xt.open_prediction(out), xt.open_prediction(folder / whole)
     assert ours.complete
     arrays, expected = (dict(zarr.open_group(p.path, mode="r").arrays()) for p in (ours, theirs))
     for k, (mine, other) in enumerate(zip(ours.mask, theirs.mask, strict=True)):
@@ -94,6 +94,23 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(folder: Path, t
     assert 0.5 < sure < 1
     assert main(command(folder, out)) == 0
     assert_same(out, folder)
+
+
+@pytest.mark.slow
+def test_large_windows_killed_at_random_while_regions_wait_on_disk(folder: Path, tmp_path: Path) -> None:
+    assert main(command(folder, folder / "global.xt.zarr", "--window", "global")) == 0
+    rng = random.Random(0)
+    for number in range(20):
+        out = tmp_path / str(number) / "new.xt.zarr"
+        out.parent.mkdir()
+        for _ in range(2):
+            with case.child(*command(folder, out, "--window", "global")) as process:
+                wait_for(lambda out=out: any(out.parent.iterdir()), process)  # type: ignore[misc]
+                time.sleep(rng.uniform(0, 5))
+                process.kill()
+        assert main(command(folder, out, "--window", "global")) == 0
+        assert_same(out, folder, "global.xt.zarr")
+        assert not {"tokens", "features"} & {part.name for part in out.iterdir()}
 
 
 @pytest.mark.slow
