@@ -264,13 +264,12 @@ def _models(chosen: argparse.Namespace) -> int:
 
     told = {name: getattr(chosen, name) for name in ("attention", "in_context_patches", "window")}
     info = describe(find_model(chosen.file), **told)
-    model = load_model(info)
-    _table([("model", info.name), ("title", info.card.title), ("licence", info.card.licence), ("digest", model.digest)])
+    convert = chosen.action == "convert"
+    digest = convert_model(info, chosen.out) if convert else load_model(info).digest
+    _table([("model", info.name), ("title", info.card.title), ("licence", info.card.licence), ("digest", digest)])
     _table([(name, f"{value:.3f}") for name, value in info.card.metrics.items()])
-    _table([("report", line) for line in model.report])
-    if chosen.action == "convert":
-        convert_model(info, chosen.out)
-        _table([("written", chosen.out)])
+    _table([("report", line) for line in info.report])
+    _table([("written", chosen.out)] if convert else [])
     return DONE
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -23,6 +22,7 @@ from napari_xt.model.context.exact_attention import exact_attention, one_channel
 from napari_xt.model.context.hyper import Hyper
 from napari_xt.model.context.hyper_attention import hyper_attention
 from napari_xt.model.tokens import positions
+from reference_recipe import weights as made_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -306,19 +306,6 @@ def test_gradients_stay_finite_where_all_samples_are_in_the_own_block() -> None:
         assert torch.isfinite(gradient).all()
 
 
-def made_up(key: str, shape: list[int]) -> Tensor:
-    """Draw a weight from its name, as the page beside the reference files says."""
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-    drawn = torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).standard_normal(shape).astype(np.float32))
-    if key.endswith("cls_token"):
-        return 0.5 * drawn
-    if key.endswith("bias"):
-        return 0.1 * drawn
-    if len(shape) == 1:
-        return 1 + 0.1 * drawn
-    return (2 if "qkv" in key else 1) * drawn / math.prod(shape[1:]) ** 0.5
-
-
 def encoded(encoder: Hyper, tokens: Tensor, class_token: Tensor, window: int) -> Tensor:
     """Return the class token after all layers: of the whole sequence, or the mean over windows that overlap by half."""
     class_tokens = class_token.expand(len(tokens), 1, -1)
@@ -334,7 +321,7 @@ def encoded(encoder: Hyper, tokens: Tensor, class_token: Tensor, window: int) ->
 def test_the_published_encoders(name: str, shared: Path) -> None:
     case = json.loads((shared / "reference/context_encoder_small.json").read_text())["cases"][name]
     told = case["arguments"]
-    weights = {key.removeprefix("decoder."): made_up(key, shape) for key, shape, _ in case["state_dict"]}
+    weights = {key.removeprefix("decoder."): value for key, value in made_up(case["state_dict"]).items()}
     encoder = Hyper(
         told["hidden_size"],
         told["n_layers"],

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from napari_xt.model.context.transformer_xl import (
     relative_attention,
     relative_attention_ref,
 )
+from reference_recipe import weights as made_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,17 +55,6 @@ class Published(nn.Module):
         return tokens, kept
 
 
-def made_up(key: str, shape: torch.Size) -> Tensor:
-    """Draw a weight from its name, as the page beside the reference files says."""
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-    normal = torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).standard_normal(shape).astype(np.float32))
-    if key.endswith("bias"):
-        return 0.1 * normal
-    if len(shape) == 1:
-        return 1 + 0.1 * normal
-    return (2 if "qkv" in key else 1) * normal / math.prod(shape[1:]) ** 0.5
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_published_numbers(name: str, shared: Path) -> None:
     folder = shared / "reference"
@@ -75,7 +63,7 @@ def test_the_published_numbers(name: str, shared: Path) -> None:
     model = Published(case["config"])
     names = {key: tuple(shape) for key, shape, _ in case["state_dict"] if key not in case["left_as_built"]}
     assert {key: tuple(weight.shape) for key, weight in model.state_dict().items()} == names
-    model.load_state_dict({key: made_up(key, torch.Size(shape)) for key, shape in names.items()})
+    model.load_state_dict(made_up([entry for entry in case["state_dict"] if entry[0] in names]))
     data = np.random.Generator(np.random.PCG64(123)).standard_normal(case["input_shape"]).astype(np.float32)
     memories: list[Tensor | None] = [None] * len(model.layers)
     kept = case["mems_after_segment"]

@@ -6,6 +6,7 @@ Knows plans, regions and blocks; must not know files, threads or events.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,14 @@ from napari_xt.model.xt import XT
 def members(plan: Plan, block: Block, window: Window) -> list[Region]:
     """The regions of a block that are run."""
     k = plan.grid.block_regions
-    rows = range(max(block.row * k, window.row0), min((block.row + 1) * k, window.row1))
-    cols = range(max(block.col * k, window.col0), min((block.col + 1) * k, window.col1))
-    return [plan.grid.region(row, col) for row in rows for col in cols]
+    part = replace(
+        window,
+        row0=max(block.row * k, window.row0),
+        col0=max(block.col * k, window.col0),
+        row1=min((block.row + 1) * k, window.row1),
+        col1=min((block.col + 1) * k, window.col1),
+    )
+    return list(plan.grid.window_regions(part))
 
 
 def encoded_block(model: XT, plan: Plan, block: Block, encoded: Sequence[stages.Encoded]) -> EncodedBlock:

@@ -6,7 +6,7 @@ Knows images and networks; knows nothing of stores, events or threads. The secon
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -142,7 +142,8 @@ def streamed_overview(model: XT, plan: Plan, window: Window, read: Callable[[Box
 
 def band_regions(plan: Plan, window: Window, band: range) -> list[Region]:
     """The regions of some rows of a window."""
-    return [plan.grid.region(window.row0 + r, c) for r in band for c in range(window.col0, window.col1)]
+    part = replace(window, row0=window.row0 + band.start, row1=window.row0 + band.stop)
+    return list(plan.grid.window_regions(part))
 
 
 def _pooling(length: int, cells: int, part: range) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -111,7 +112,7 @@ class Store:
         """The blocks ``(row, col)`` that wait on the shelf, with the errors of their regions by index."""
         return self._encoded
 
-    @property
+    @cached_property
     def shelf(self) -> Shelf:
         """What waits there; a store has one whose layout says so, until it is complete."""
         return Shelf(self._files, self.header.layout)
