@@ -1,24 +1,25 @@
-"""Regions read and encoded in threads, a unit ahead of the one that is asked for.
+"""Regions read and encoded in threads, in units: regions whose pixels are read in one go.
 
 Knows images, networks and the stages before the context; must not know stores or events.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import cached_property
-from types import TracebackType
-from typing import Self, TypeVar
+from threading import Lock
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from napari_xt.engine import stages
 from napari_xt.engine.background import Picture
+from napari_xt.engine.batch import Batch
 from napari_xt.engine.plan import Plan
 from napari_xt.engine.reading import Patch, Reader
+from napari_xt.engine.workers import Workers
 from napari_xt.errors import RunError, XTError
 from napari_xt.geometry import Box, Region, Window
 from napari_xt.io.image import Image
@@ -26,25 +27,40 @@ from napari_xt.model.xt import XT
 
 HOPELESS = 16  # so many regions failed and none succeeded: the run stops
 Unit = tuple[Box, Sequence[Region]]  # regions that are read in one go, and the pixels that they see
+Encoding = list[Future[list[stages.Encoded]]]  # the batches of a unit, still being worked on
 T = TypeVar("T")
 
 
 class Encoder:
-    """Reads and encodes units of regions in threads, one unit ahead of the one that is asked for."""
+    """Reads and encodes units of regions in the threads of a run.
 
-    def __init__(self, image: Image, plan: Plan, model: XT, *, raises: bool) -> None:
-        self.model, self.reader = model, Reader(image, plan)
-        self._image, self._plan, self._raises = image, plan, raises
-        self._picture = Picture(image, plan.grid)
-        self.pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="napari-xt-encode")
+    Parameters
+    ----------
+    image, plan, model, workers
+        Of the run; the model is where the run computes.
+    raises
+        Whether a region that fails ends the run.
+    notice
+        Told what the user should know, from any thread.
+    """
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def __init__(
+        self, image: Image, plan: Plan, model: XT, workers: Workers, *, raises: bool, notice: Callable[[str], None]
     ) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.model, self.reader = model, Reader(image, plan)
+        self._image, self._plan, self._workers, self._raises = image, plan, workers, raises
+        self._picture = Picture(image, plan.grid)
+        self._batch = Batch(plan.batch, notice)
+        self._lock = Lock()
+
+    def begin(self, unit: Unit, early: bool = False) -> Encoding:
+        """Have a unit encoded, in batches; ``early`` says that it comes before its turn."""
+        box, regions = unit
+        if not regions:
+            return []
+        patch = self._workers.reading.submit(self.reader.read, box, early)
+        groups = split(list(regions), self._plan.batch)
+        return [self._workers.computing.submit(self._encode, patch, group) for group in groups]
 
     def filled(self, regions: Iterable[Region], encoded: Sequence[stages.Encoded]) -> list[stages.Encoded]:
         """``regions`` in their order: those that were ``encoded``, and what stands for those that are skipped."""
@@ -52,7 +68,8 @@ class Encoder:
         return [self._skipped(r) if self._plan.skips(r.index) else found[r.index] for r in regions]
 
     def _skipped(self, region: Region) -> stages.Encoded:
-        return stages.Encoded(region, *self.blank, self._picture.of(region.inner))
+        with self._lock:
+            return stages.Encoded(region, *self.blank, self._picture.of(region.inner))
 
     @cached_property
     def blank(self) -> tuple[Tensor, Tensor]:
@@ -64,27 +81,16 @@ class Encoder:
             tokens, local = self.model.encode(nothing.contiguous(memory_format=torch.channels_last).to(place))
         return tokens[0], local[0]
 
-    def encoded(self, units: Iterable[Unit]) -> Iterator[list[Future[list[stages.Encoded]]]]:
-        """The encoded regions of each unit, in batches that are still being worked on; none of a unit of none."""
-        ahead: deque[list[Future[list[stages.Encoded]]]] = deque()
-        for unit in units:
-            ahead.append(self._submit(*unit))
-            if len(ahead) > 1:
-                yield ahead.popleft()
-        yield from ahead
-
-    def _submit(self, box: Box, regions: Sequence[Region]) -> list[Future[list[stages.Encoded]]]:
-        if not regions:
-            return []
-        patch = self.pool.submit(self.reader.read, box)
-        return [self.pool.submit(self._encode, patch, group) for group in split(list(regions), self._plan.batch)]
-
     def _encode(self, patch: Future[Patch], regions: Sequence[Region]) -> list[stages.Encoded]:
         pixels = None
         try:
             pixels = patch.result()
         except XTError as error:
             self._raise_if_asked(regions[0], error)
+        return self._batch.run(lambda some: self._encode_some(pixels, some), regions)
+
+    def _encode_some(self, pixels: Patch | None, regions: Sequence[Region]) -> list[stages.Encoded]:
+        self._workers.check()
         if self._raises and pixels is not None:
             return self._encode_or_raise(pixels, regions)
         return stages.encode_safely(self.model, self._image, self._plan, pixels, regions)

@@ -43,11 +43,18 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class StageProgress(Event):
-    """``done`` of ``total`` regions have passed ``stage``."""
+    """``done`` of ``total`` regions have passed ``stage``; told again now and then where nothing else happens."""
 
     stage: Literal["encode", "decode"]
     done: int
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Something that the user should know, and that changes no result: a sentence."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

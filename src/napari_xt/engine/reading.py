@@ -66,14 +66,15 @@ class Reader:
         self._slabs: OrderedDict[int, Pixels] = OrderedDict()
         self._lock = Lock()
 
-    def read(self, box: Box) -> Patch:
+    def read(self, box: Box, early: bool = False) -> Patch:
         """`read_patch` of ``box``, with what was read before.
 
-        Slabs too large to keep are not read whole, nor is one that is damaged somewhere: it may be whole in ``box``.
+        Slabs too large to keep are not read whole, nor those of a box that comes ``early``, before its turn, nor one
+        that is damaged somewhere: it may be whole in ``box``.
         """
         inside = box.clip(self._plan.grid.bounds)
         numbers = range(inside.y0 // self._height, -(-inside.y1 // self._height))
-        if len(numbers) > self._room:
+        if early or len(numbers) > self._room:
             return read_patch(self._image, self._plan, box)
         try:
             with self._lock:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from tqdm.auto import tqdm
 
 from napari_xt.engine.device import machine
 from napari_xt.engine.events import Event, RunFailed, RunStarted, StageProgress
+from napari_xt.engine.focus import Focus
 from napari_xt.engine.output import default_out
-from napari_xt.engine.pipeline import Job, Teller, carry_out
+from napari_xt.engine.pipeline import Job, carry_out
 from napari_xt.engine.plan import Plan, plan, shelf_layout
 from napari_xt.engine.settings import RunSettings
+from napari_xt.engine.telling import Teller
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.io.store import Header, Layout
@@ -33,6 +36,7 @@ def stream(
     settings: RunSettings | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    focus: Focus | None = None,
     **options: object,
 ) -> Generator[Event]:
     """Run a model over an image, event by event.
@@ -52,18 +56,20 @@ def stream(
         its fields one by one (see `RunSettings`).
     out
         The store, ``NAME.xt.zarr``; default: beside the image, see `default_out`.
+    focus
+        What is in view: it is run first, also when it moves meanwhile. The prediction does not depend on it.
 
     Yields
     ------
     Event
-        `RunStarted`, then `StageProgress` and `RegionDone`, then `RunFinished`; or `RunFailed`, and it raises.
+        `RunStarted`, then `StageProgress`, `RegionDone`, `Notice`, then `RunFinished`; or `RunFailed`, and it raises.
 
     Raises
     ------
     XTError
         The image, the model or a setting can't be used.
     """
-    return _events(_resolve(image, model, RunSettings.merged(settings, options), out))
+    return _events(_resolve(image, model, RunSettings.merged(settings, options), out, focus))
 
 
 def predict(
@@ -89,23 +95,25 @@ def predict(
     return open_prediction(job.out, threshold=job.plan.threshold)
 
 
-def _resolve(image: Any, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> Job:
+def _resolve(
+    image: Any, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None, focus: Focus | None = None
+) -> Job:
     opened = open_image(image, pixel_size=settings.pixel_size, plane=settings.plane)
     own = not isinstance(image, Image)
     try:
-        return _job(opened, own, model, settings, out)
+        return replace(_job(opened, model, settings, out), focus=focus or Focus(), own_image=own)
     except BaseException:
         if own:
             opened.close()
         raise
 
 
-def _job(opened: Image, own: bool, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> Job:
+def _job(opened: Image, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> Job:
     loaded = model if isinstance(model, XT) else load_model(model)
     resolved = plan(opened, loaded, settings, machine(settings.device))
     header = _header(opened, loaded, settings, resolved)
     place = default_out(opened, loaded.name, header) if out is None else Path(os.path.expanduser(out))
-    return Job(opened, loaded, settings, resolved, place, header, own)
+    return Job(opened, loaded, settings, resolved, place, header)
 
 
 def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> Header:
