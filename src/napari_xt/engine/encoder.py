@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_xt.engine import stages
 from napari_xt.engine.background import Picture
-from napari_xt.engine.batch import Batch
+from napari_xt.engine.batch import Batch, out_of_memory
 from napari_xt.engine.plan import Plan
 from napari_xt.engine.reading import Patch, Reader
 from napari_xt.engine.workers import Workers
@@ -99,7 +99,8 @@ class Encoder:
         try:
             return stages.encode(self.model, self._plan, pixels, regions)
         except RuntimeError as error:
-            self._raise_if_asked(regions[0], error)
+            if not out_of_memory(error) or len(regions) == 1:
+                self._raise_if_asked(regions[0], error)
             raise
 
     def _raise_if_asked(self, region: Region, error: Exception) -> None:

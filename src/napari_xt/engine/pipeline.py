@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from torch import nn
+
 from napari_xt.engine import large, windows
 from napari_xt.engine.blocks import members
 from napari_xt.engine.device import placed
@@ -69,14 +71,18 @@ def carry_out(job: Job, teller: Teller) -> Generator[Event]:
 def _run(job: Job, store: Store, todo: Sequence[Step], teller: Teller) -> Generator[Event, None, int]:
     """Work off ``todo`` and finish the store; returns the number of regions that failed."""
     plan, raises = job.plan, job.settings.on_error == "raise"
-    with placed(job.model, plan.machine.device) as model, Workers(plan.workers) as workers:
+    with placed(job.model, plan.machine.device) as model, Workers(plan.workers, _heads(model)) as workers:
         encoder = Encoder(job.image, plan, model, workers, raises=raises, notice=teller.note)
         writer = Writer(store, workers, teller, plan.regions)
         run = Ongoing(plan, model, encoder, workers, writer, teller, job.focus)
-        with workers.interrupting(model.context, *filter(None, (model.mask_head, model.box_head))):
-            failed = yield from large.carry_out(run, todo, store) if plan.large else windows.carry_out(run, todo)
+        failed = yield from large.carry_out(run, todo, store) if plan.large else windows.carry_out(run, todo)
         yield from writer.finish(model.config.suppression_iou)
     return failed
+
+
+def _heads(model: XT) -> list[nn.Module]:
+    """What may take long for a whole window."""
+    return [part for part in (model.context, model.mask_head, model.box_head) if part is not None]
 
 
 def _as_begun(plan: Plan, stored: Mapping[str, object]) -> Plan:

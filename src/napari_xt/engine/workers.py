@@ -6,11 +6,10 @@ Knows threads; knows no images, no stores and of networks only that they can be 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from torch import nn
 
@@ -29,6 +28,8 @@ class Workers:
     ----------
     count
         Threads that compute.
+    modules
+        Networks that look up each time that they or their parts are called.
 
     Attributes
     ----------
@@ -40,8 +41,10 @@ class Workers:
         The one thread that uses the store.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, modules: Iterable[nn.Module] = ()) -> None:
         self._ended = threading.Event()
+        parts = [part for module in modules for part in module.modules()]
+        self._hooks = [part.register_forward_pre_hook(lambda *_: self.check()) for part in parts]
         self.reading = _Crew(READERS, "read", self.check)
         self.computing = _Crew(count, "compute", self.check)
         self.conducting = _Crew(1, "conduct", self.check)
@@ -59,6 +62,8 @@ class Workers:
             crew.shutdown(wait=False, cancel_futures=True)
         for crew in crews:
             crew.shutdown(wait=True)
+        for hook in self._hooks:
+            hook.remove()
 
     def check(self) -> None:
         """Look up in the midst of work.
@@ -70,20 +75,6 @@ class Workers:
         """
         if self._ended.is_set():
             raise CancelledError
-
-    @contextmanager
-    def interrupting(self, *modules: nn.Module) -> Iterator[None]:
-        """Inside, these modules and their parts look up each time that they are called."""
-
-        def check(*_: Any) -> None:
-            self.check()
-
-        hooks = [part.register_forward_pre_hook(check) for module in modules for part in module.modules()]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 class _Crew(ThreadPoolExecutor):
