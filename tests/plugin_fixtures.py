@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from napari_xt.io.store import Store
 from napari_xt.model import zoo
 
 if TYPE_CHECKING:
@@ -52,6 +54,30 @@ def slicing(request: pytest.FixtureRequest, make_napari_viewer: Callable[..., An
     get_settings().experimental.async_ = request.param == "async"
     yield request.param
     get_settings().experimental.async_ = False
+
+
+class Gate(threading.Semaphore):
+    """Lets one group of blocks be committed for each time that it is released; none at all once it is shut."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.shut = threading.Event()
+
+    def open_(self) -> bool:
+        """Whether the next group may pass, once that is known."""
+        while not self.acquire(timeout=0.02):
+            if self.shut.is_set():
+                return False
+        return True
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Hold what is decoded at a gate."""
+    gate, commit = Gate(), Store.commit
+    monkeypatch.setattr(Store, "commit", lambda store, blocks: commit(store, blocks) if gate.open_() else None)
+    yield gate
+    gate.shut.set()
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

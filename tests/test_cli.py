@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ import zarr
 import cli_case as case
 import napari_xt as xt
 from napari_xt.cli import main
+from napari_xt.engine import run
+from napari_xt.engine.events import Event, Notice, RunStarted
 
 Call = Callable[[str], tuple[int, str, str]]
 
@@ -200,6 +203,33 @@ def test_the_demo_runs_only_if_its_picture_can_be_saved(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("size", ["700", "700x", "0x600", "700x600x3", "2000000x5"])
+def test_the_demo_says_what_size_it_understands(size: str, call: Call, tmp_path: Path) -> None:
+    code, printed, said = call(f"demo --size {size} --out {{d}}/demo.xt.zarr")
+    assert_one_line(said)
+    assert (code, printed) == (2, "")
+    assert size in said
+
+
+@pytest.mark.slow
+def test_the_demo_of_a_size_needs_no_screen_and_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "demo.xt.zarr"
+    for encoded in (6, 0):
+        with case.child("demo", "--size", "700x500", "--out", out, env=without_screen()) as process:
+            printed, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert "100%" in said
+        assert re.search(rf"regions +6, {encoded} now, [\d.]+ a second\n", printed)
+        assert re.search(r"memory +[\d.]+ GiB at most\n", printed)
+    prediction = xt.open_prediction(out)
+    assert (prediction.layout.shape, prediction.layout.grid.window) == ((500, 700), 0)
+    assert len(prediction.boxes)
+
+
+def without_screen() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if "DISPLAY" not in name and "QT" not in name}
+
+
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_is_there_for_each_verb(verb: str, call: Call) -> None:
     code, printed, said = call(f"{verb} --help")
@@ -255,6 +285,22 @@ def test_run_prints_card_and_summary_and_gives_what_the_api_gives(call: Call, fo
     code, printed, _ = call(line)
     assert code == 0
     assert "30, 0 now" in printed
+
+
+def test_notices_are_told_on_standard_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = run.stream
+
+    def noting(*args: Any, **options: Any) -> Iterator[Event]:
+        for event in stream(*args, **options):
+            yield event
+            if isinstance(event, RunStarted):
+                yield Notice(event.run_id, event.seq, event.seconds, "the batch is 1 now\x1b[31m")
+
+    monkeypatch.setattr(run, "stream", noting)
+    code, out, err = call(RUN)
+    assert code == 0
+    assert err == "napari-xt: the batch is 1 now\\x1b[31m\n"
+    assert "the batch" not in out
 
 
 def test_a_threshold_counts_in_the_summary(call: Call, folder: Path) -> None:

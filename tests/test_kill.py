@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +44,8 @@ def command(folder: Path, out: Path, *options: str) -> list[str]:
     return ["run", f"{folder}/large.zarr", "--model", f"{folder}/small.safetensors", "--out", str(out), *options]
 
 
-def assert_same(out: Path, folder: Path, whole: str = "whole.xt.zarr") -> None:
-    ours, theirs = xt.open_prediction(out), xt.open_prediction(folder / whole)
+def assert_same(out: Path, whole: Path) -> None:
+    ours, theirs = xt.open_prediction(out), xt.open_prediction(whole)
     assert ours.complete
     arrays, expected = (dict(zarr.open_group(p.path, mode="r").arrays()) for p in (ours, theirs))
     for k, (mine, other) in enumerate(zip(ours.mask, theirs.mask, strict=True)):
@@ -93,41 +95,72 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(folder: Path, t
         sure = max(sure, coverage(out))
     assert 0.5 < sure < 1
     assert main(command(folder, out)) == 0
-    assert_same(out, folder)
+    assert_same(out, folder / "whole.xt.zarr")
+
+
+RUNS = {
+    "windows": (),
+    "windows, all kept": ("--keep", "features", "--preview"),
+    "waiting": ("--window", "global"),
+    "waiting, all kept": ("--window", "global", "--keep", "features", "--preview"),
+}
+KILLS = {"windows": 50, "windows, all kept": 10, "waiting": 50, "waiting, all kept": 10}
+KILLER = """
+import os, signal, sys
+folder, last = sys.argv.pop(1), int(sys.argv.pop(1))
+removal = {"os.remove", "os.rmdir"}  # folders are removed by names of their own
+events = {"open", "os.rename", "os.mkdir", "sqlite3.connect"}
+seen = 0
+
+def count(event, arguments):
+    global seen
+    if event in removal or (event in events and folder in str(arguments[0])):
+        seen += 1
+        if seen == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+from napari_xt.cli import main
+code = main()
+print("seen", seen)
+sys.exit(code)
+"""
+
+
+def killed_at(event: int, folder: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    """Start a run that kills itself when it does its n-th thing to files at ``out``; 0: never, it says how many."""
+    call = [sys.executable, "-c", KILLER, out.name, str(event), *command(folder, out, *options)]
+    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
-def test_large_windows_killed_at_random_while_regions_wait_on_disk(folder: Path, tmp_path: Path) -> None:
-    assert main(command(folder, folder / "global.xt.zarr", "--window", "global")) == 0
-    rng = random.Random(0)
-    for number in range(20):
+@pytest.mark.parametrize(("name", "kills"), KILLS.items())
+def test_kills_at_random(name: str, kills: int, folder: Path, tmp_path: Path) -> None:
+    """Half of them at a random time, half at a random touch of a file, the last ones of which remove what waited."""
+    whole, options = tmp_path / "whole" / "whole.xt.zarr", RUNS[name]
+    begin = time.monotonic()
+    with killed_at(0, folder, whole, *options) as process:
+        wait_for(whole.parent.exists, process)
+        begin = time.monotonic()
+        said, _ = process.communicate(timeout=PATIENCE_S)
+    seconds, events, rng = time.monotonic() - begin, int(said.split()[-1]), random.Random(kills)
+    for number in range(kills // 2):
         out = tmp_path / str(number) / "new.xt.zarr"
-        out.parent.mkdir()
-        for _ in range(2):
-            with case.child(*command(folder, out, "--window", "global")) as process:
-                wait_for(lambda out=out: any(out.parent.iterdir()), process)  # type: ignore[misc]
-                time.sleep(rng.uniform(0, 5))
-                process.kill()
-        assert main(command(folder, out, "--window", "global")) == 0
-        assert_same(out, folder, "global.xt.zarr")
-        assert not {"tokens", "features"} & {part.name for part in out.iterdir()}
-
-
-@pytest.mark.slow
-def test_twenty_runs_killed_at_random(folder: Path, tmp_path: Path) -> None:
-    rng = random.Random(0)
-    for number in range(20):
-        out = tmp_path / str(number) / "new.xt.zarr"
-        out.parent.mkdir()
-        with case.child(*command(folder, out)) as process:
-            wait_for(lambda out=out: any(out.parent.iterdir()), process)  # type: ignore[misc]
-            time.sleep(rng.uniform(0, 4))
+        with killed_at(rng.randint(1, events), folder, out, *options) as process:
+            _, said = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode in (0, -signal.SIGKILL), said
+        with case.child(*command(folder, out, *options)) as process:
+            wait_for(lambda process=process: listens(process.pid), process)  # type: ignore[misc]
+            time.sleep(rng.uniform(0, 1 + seconds))
             process.kill()
-        assert main(command(folder, out)) == 0
-        assert_same(out, folder)
+        assert main(command(folder, out, *options)) == 0
+        assert_same(out, whole)
+        assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+        shutil.rmtree(out.parent)
 
 
-by_signal = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+SIGNALS = [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+by_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
 
 @by_signal
@@ -142,7 +175,7 @@ def test_a_signal_ends_a_run_soon_and_in_order(
     capfd.readouterr()
     assert main(command(folder, out)) == 0
     assert f"{REGIONS}, {REGIONS} now" not in capfd.readouterr().out
-    assert_same(out, folder)
+    assert_same(out, folder / "whole.xt.zarr")
 
 
 @by_signal
@@ -161,8 +194,13 @@ def assert_ends(process: subprocess.Popen[str], number: signal.Signals) -> None:
     _, said = process.communicate(timeout=PATIENCE_S)
     assert time.monotonic() - begin < 2 * business()
     assert process.returncode == 128 + number
+    assert said == stopped_by(number)
+
+
+def stopped_by(number: signal.Signals) -> str:
+    """The one line that a run says then."""
     why = f"stopped by {number.name}: what is done is kept; run the same command again to go on"
-    assert said == f"napari-xt: error: {why}\n"
+    return f"napari-xt: error: {why}\n"
 
 
 def listens(pid: int) -> bool:
@@ -190,4 +228,39 @@ def test_a_second_signal_ends_it_at_once(folder: Path, tmp_path: Path) -> None:
     assert process.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in said
     assert main(command(folder, out)) == 0
-    assert_same(out, folder)
+    assert_same(out, folder / "whole.xt.zarr")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+def test_signals_at_any_moment(options: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
+    whole, rng = tmp_path / "whole" / "whole.xt.zarr", random.Random(str(options))
+    begin = time.monotonic()
+    assert main(command(folder, whole, *options)) == 0
+    seconds = time.monotonic() - begin
+    for place in map(str, range(6)):
+        out = tmp_path / place / "new.xt.zarr"
+        for _ in range(2):
+            with case.child(*command(folder, out, *options)) as process:
+                wait_for(lambda process=process: listens(process.pid), process)  # type: ignore[misc]
+                time.sleep(1 + rng.uniform(0, seconds))
+                process.send_signal(number := rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
+                _, said = process.communicate(timeout=PATIENCE_S)
+            if process.returncode == 128 + number:
+                assert said == stopped_by(number)
+            else:
+                assert xt.open_prediction(out).complete  # it came too late
+                assert "Traceback" not in said
+        assert main(command(folder, out, *options)) == 0
+        assert_same(out, whole)
+
+
+@pytest.mark.slow
+def test_nohup_is_heard(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.xt.zarr"
+    with case.child(*command(folder, out), preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        wait_for(lambda: coverage(out) > 0, process)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert_same(out, folder / "whole.xt.zarr")

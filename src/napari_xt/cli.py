@@ -6,12 +6,15 @@ import argparse
 import importlib.util
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, get_args, get_type_hints
 
@@ -22,12 +25,14 @@ from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import MissingDependencyError, SettingsError, XTError, printable
 
 if TYPE_CHECKING:
+    from napari_xt.engine.figures import Figures
+    from napari_xt.io.image import Image
     from napari_xt.io.prediction import Prediction
 
 DONE, WRONG_INPUT, DAMAGED_REGIONS = 0, 2, 3  # exit codes; stopped by a signal: 128 + its number
 CLOSED_PIPE = 128 + 13  # SIGPIPE, which Windows does not have
 LABELS_TOLD = 5
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class _Stopped(BaseException):
@@ -46,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
-    SIGINT and SIGTERM end it in order while it runs on the main thread.
+    SIGINT, SIGTERM and, but for ``nohup``, SIGHUP end it in order while it runs on the main thread.
 
     Parameters
     ----------
@@ -75,17 +80,21 @@ def _signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    hung_up = getattr(signal, "SIGHUP", None)
+    heard = [number for number in SIGNALS if number != hung_up or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in heard}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if signal.getsignal(number) is _stop:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     for later in SIGNALS:
-        signal.signal(later, signal.SIG_DFL)  # a second time ends at once
+        if signal.getsignal(later) is _stop:
+            signal.signal(later, signal.SIG_DFL)  # a second time ends at once, to the very end
     raise _Stopped(number)
 
 
@@ -124,11 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--in-context-patches", type=int, help="of a released checkpoint that does not say")
     models.add_argument("--window", type=int, help="regions along a window of a released checkpoint")
     bench = _verb(verbs, "bench", _bench, "measure what the documentation claims, on this machine")
-    bench.add_argument("name", choices=["context-proof"], help="F1 with each context encoder and with none, synthetic")
-    bench.add_argument("--seeds", type=int, default=3, help="how often each is trained (default: 3)")
+    bench.add_argument("name", nargs="*", metavar="NAME", help="of engine, context-proof (default: both)")
+    bench.add_argument("--side", type=int, help="engine: of the image, px (default: 6144)")
+    bench.add_argument("--seeds", type=int, default=3, help="context-proof: how often each is trained (default: 3)")
     bench.add_argument("--json", help="write the figures to this file, too")
     demo = _verb(verbs, "demo", _demo, "find tree crowns in the bundled aerial image and show them in napari")
-    demo.add_argument("--out", default="demo.xt.zarr", help="the store (default: demo.xt.zarr)")
+    demo.add_argument("--size", help="of the image mirrored to WIDTHxHEIGHT pixels, as one window, and no picture")
+    demo.add_argument("--out", help="the store (default: demo.xt.zarr, or demo-WIDTHxHEIGHT.xt.zarr)")
     demo.add_argument("--screenshot", default="demo.png", help="the picture of napari (default: demo.png)")
     return parser
 
@@ -183,11 +194,18 @@ def _words(value: object) -> str:
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    from napari_xt.engine.device import machine
-    from napari_xt.engine.plan import card, plan
+    from napari_xt.engine.card import card
+    from napari_xt.engine.plan import plan
+    from napari_xt.engine.probe import measure, ready
+    from napari_xt.model.checkpoint import load_model
+    from napari_xt.model.zoo import describe, find_model
 
-    settings = _settings(chosen)
-    _table(card(plan(chosen.image, chosen.model, settings, machine(settings.device))))
+    settings, known = _settings(chosen), describe(find_model(chosen.model))
+    made = plan(chosen.image, known, settings, ready(known, settings))
+    if made.seconds is None:
+        found = measure(load_model(known), settings.device, settings.precision)
+        made = plan(chosen.image, known, settings, found)
+    _table(card(made))
     return DONE
 
 
@@ -197,13 +215,13 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _reported(
-    image: str, model: str, settings: RunSettings, out: str | None, *, bar_in_logs: bool = False
+    image: str | Image, model: str, settings: RunSettings, out: str | None, *, bar_in_logs: bool = False
 ) -> Prediction:
     """Run, with the card before, a bar meanwhile (on a terminal, or asked for) and a table after."""
     from tqdm.auto import tqdm
 
-    from napari_xt.engine.events import RunFinished, RunStarted, StageProgress
-    from napari_xt.engine.plan import card
+    from napari_xt.engine.card import card
+    from napari_xt.engine.events import Notice, RunFinished, RunStarted, StageProgress
     from napari_xt.engine.run import stream
     from napari_xt.io.prediction import open_prediction
 
@@ -215,10 +233,13 @@ def _reported(
             for event in events:
                 if isinstance(event, StageProgress) and event.stage == "encode":
                     bar.update(event.done - bar.n)
+                elif isinstance(event, Notice) and sys.stderr is not None:
+                    tqdm.write(f"napari-xt: {printable(event.text)}", file=sys.stderr)
                 elif isinstance(event, RunFinished):
                     summary = event.summary
     prediction = open_prediction(started.out, threshold=started.plan.threshold)
-    speed = f"{summary.regions}, {summary.encoded} now, {summary.regions_per_second:.1f} a second"
+    taken = f" and {summary.reused} reused" if summary.reused else ""
+    speed = f"{summary.regions}, {summary.encoded} now{taken}, {summary.regions_per_second:.1f} a second"
     _table([("regions", speed), *_summary(prediction)])
     return prediction
 
@@ -274,24 +295,44 @@ def _models(chosen: argparse.Namespace) -> int:
 
 
 def _bench(chosen: argparse.Namespace) -> int:
-    from napari_xt.train.context_proof import compare, table, write_figures
-
+    benches = {"engine": _bench_engine, "context-proof": _bench_context_proof}
+    if unknown := [name for name in chosen.name if name not in benches]:
+        raise SettingsError(f"benchmark {unknown[0]!r}", "is not known", f"choose of {', '.join(benches)}")
     if chosen.seeds < 1:
         raise SettingsError(f"seeds = {chosen.seeds}", "must be at least 1")
     if chosen.json:
         _check_writable(chosen.json)
-    rows = compare(seeds=range(chosen.seeds))
-    print(table(rows))
-    if chosen.json:
-        write_figures(rows, chosen.json)
+    from napari_xt.engine.figures import Figures
+
+    figures = Figures(partial(print, flush=True))
+    for name in chosen.name or benches:
+        benches[name](figures, chosen)
+    figures.write(chosen.json)
     return DONE
 
 
+def _bench_engine(figures: Figures, chosen: argparse.Namespace) -> None:
+    from napari_xt.engine.bench import SIDE, measure
+
+    measure(figures, SIDE if chosen.side is None else chosen.side)
+
+
+def _bench_context_proof(figures: Figures, chosen: argparse.Namespace) -> None:
+    from napari_xt.train import context_proof
+
+    rows = context_proof.compare(seeds=range(chosen.seeds))
+    print(context_proof.table(rows))
+    figures.figures |= context_proof.figures(rows)
+
+
 def _demo(chosen: argparse.Namespace) -> int:
+    if chosen.size:
+        return _large_demo(chosen.size, chosen.out)
     from napari_xt.plugin.demo import SCENE, held_out_quality, show
 
     _check_screen(chosen.screenshot)
-    prediction = _reported(str(SCENE), "canopy", RunSettings(restart=True), chosen.out, bar_in_logs=True)
+    out = chosen.out or "demo.xt.zarr"
+    prediction = _reported(str(SCENE), "canopy", RunSettings(restart=True), out, bar_in_logs=True)
     quality = held_out_quality(prediction)
     figures = f"precision {quality.precision:.2f}, recall {quality.recall:.2f}, F1 {quality.f1:.2f} at IoU 0.4"
     counts = f"{quality.predicted} boxes, {quality.drawn} drawn by hand"
@@ -299,6 +340,21 @@ def _demo(chosen: argparse.Namespace) -> int:
     show(prediction, chosen.screenshot, stay="NAPARI_XT_VIRTUAL_SCREEN" not in os.environ)
     _table([("picture", chosen.screenshot)])
     return DONE
+
+
+def _large_demo(size: str, out: str | None) -> int:
+    """The scene mirrored to any size, run as one window: stopped or killed, the same command goes on."""
+    from napari_xt.io.mirrored import mirrored_scene
+
+    found = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size)
+    if found is None:
+        raise SettingsError(f"size = {size!r}", "is not understood", "give WIDTHxHEIGHT in pixels, as 29000x25000")
+    width, height = map(int, found.groups())
+    with mirrored_scene(height, width) as image:
+        place = out or f"demo-{size}.xt.zarr"
+        prediction = _reported(image, "canopy", RunSettings(window="global"), place, bar_in_logs=True)
+    _table([("shown by", f"napari {shlex.quote(str(prediction.path))}")])
+    return DAMAGED_REGIONS if len(prediction.failed) else DONE
 
 
 def _check_screen(screenshot: str) -> None:

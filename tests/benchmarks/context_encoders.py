@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import re
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from figures import Figures, options, tell
+from figures import Figures, options, resident, tell
 from torch import Tensor, nn
 
 DIM, LAYERS, HEADS = 256, 2, 2
@@ -64,13 +63,6 @@ def build(name: str) -> nn.Module:
         DIM, LAYERS, *arguments
     )
     return built
-
-
-def resident(name: str) -> int:
-    """Return VmRSS or VmHWM of this process, bytes."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 def measure(name: str, length: int) -> dict[str, float]:

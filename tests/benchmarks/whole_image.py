@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from context_encoders import resident
-from figures import Figures, options, tell
+from figures import Figures, options, resident, tell
 from torch import Tensor
 
 import napari_xt as xt

@@ -325,11 +325,12 @@ def test_waiting_on_disk_changes_no_bit(
     overview: int, scene: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = small_model(replace(SMALL, context=ContextConfig(layers=2, dim=32, overview_tokens=overview)))
-    options = {"window": "global", "skip_background": True}
+    options = {"window": "global", "skip_background": True, "keep": "nothing"}
     memory = xt.predict(scene, network, out=tmp_path / "memory.xt.zarr", **options)
     monkeypatch.setattr(planning, "IN_MEMORY_REGIONS", 8)
     disk = xt.predict(scene, network, out=tmp_path / "disk.xt.zarr", **options)
     assert disk.header.layout.shelf is not None
+    assert disk.header.layout.shelf.waits
     if overview:  # summed in another order
         np.testing.assert_allclose(disk.scores["p:open"], memory.scores["p:open"], atol=1e-3)
     else:

@@ -44,7 +44,7 @@ def of_window(prediction: Prediction, y: int, x: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["mamba", "hyper"])
 def test_a_windows_class_is_that_of_its_regions_and_the_image_is_their_mean(kind: str, tmp_path: Path) -> None:
     model = small_model(replace(LABEL, context=ContextConfig(kind=kind, layers=2, dim=128, causal=kind == "hyper")))
-    prediction = xt.predict(SCENE, model, out=tmp_path / "label.xt.zarr")
+    prediction = xt.predict(SCENE, model, out=tmp_path / "label.xt.zarr", precision="float32")
     for y, x in windows():
         wanted = direct(model, SCENE[y : y + 128, x : x + 128]).label.softmax(-1)
         found = of_window(prediction, y, x)
@@ -59,7 +59,7 @@ def test_a_windows_class_is_that_of_its_regions_and_the_image_is_their_mean(kind
 def test_scores_and_a_label_do_not_mix(tmp_path: Path) -> None:
     context = ContextConfig(layers=2, dim=32)
     both = small_model(replace(LABEL, scores=("open", "dense"), context=context))
-    prediction = xt.predict(SCENE, both, out=tmp_path / "both.xt.zarr", window="global")
+    prediction = xt.predict(SCENE, both, out=tmp_path / "both.xt.zarr", window="global", precision="float32")
     output = direct(both, SCENE)
     np.testing.assert_allclose(
         prediction.scores[["p:open", "p:dense"]], output.scores.softmax(-1).flatten(0, 2), atol=1e-5
@@ -71,7 +71,7 @@ def test_scores_and_a_label_do_not_mix(tmp_path: Path) -> None:
 
 def test_the_engine_sees_the_same_overview_as_the_network(tmp_path: Path) -> None:
     model = small_model(replace(SMALL, context=ContextConfig(layers=2, dim=32, overview_tokens=16)))
-    prediction = xt.predict(SCENE, model, out=tmp_path / "view.xt.zarr", window="global")
+    prediction = xt.predict(SCENE, model, out=tmp_path / "view.xt.zarr", window="global", precision="float32")
     wanted = direct(model, SCENE).scores.softmax(-1).flatten(0, 2)
     np.testing.assert_allclose(prediction.scores[names(prediction)], wanted, atol=1e-5)
 

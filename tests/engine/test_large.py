@@ -55,9 +55,8 @@ def test_waiting_on_disk_changes_no_bit(
 ) -> None:
     memory = xt.predict(scene, model, out=tmp_path / "memory.xt.zarr", window="global", roi=roi)
     monkeypatch.setattr(plan, "IN_MEMORY_REGIONS", 8)
-    disk = xt.predict(scene, model, out=tmp_path / "disk.xt.zarr", window="global", roi=roi)
-    assert disk.header.layout.shelf is not None
-    assert memory.header.layout.shelf is None
+    disk = xt.predict(scene, model, out=tmp_path / "disk.xt.zarr", window="global", roi=roi, keep="nothing")
+    assert [p.header.layout.shelf.waits for p in (disk, memory)] == [True, False]
     assert_same(disk, memory)
     assert not {"tokens", "features"} & set(os.listdir(disk.path))
 

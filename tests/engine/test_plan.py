@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_xt.engine.plan import Machine, Plan, plan
+from napari_xt.engine.machine import Machine
+from napari_xt.engine.plan import Plan, plan
 from napari_xt.errors import ModelError, SettingsError
 from napari_xt.geometry import Box
 from napari_xt.model.config import XTConfig

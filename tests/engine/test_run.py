@@ -71,10 +71,11 @@ def test_the_layout_of_the_work_changes_no_bit(
     assert_same(xt.predict(scene, model, out=tmp_path / "again.xt.zarr", **options), whole)
 
 
-def test_streamed_is_whole(model: XT, scene: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_streamed_is_whole(precision: str, model: XT, scene: np.ndarray, tmp_path: Path) -> None:
     part = scene[:300, :200]
-    streamed = xt.predict(part, model, out=tmp_path / "streamed.xt.zarr", window="global")
-    with placed(model, "cpu") as net, torch.inference_mode():
+    streamed = xt.predict(part, model, out=tmp_path / "streamed.xt.zarr", window="global", precision=precision)
+    with placed(model, "cpu", precision) as net, torch.inference_mode():
         output = net(net.prepare(part.transpose(2, 0, 1))[None])
     probability = (output.mask[0].softmax(0) * 255).round()[:, :75, :50]
     np.testing.assert_array_equal(streamed.probability[...], probability.numpy())

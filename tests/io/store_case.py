@@ -8,16 +8,17 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from napari_xt.geometry import IDS_PER_REGION, Box, Frame, Grid, Region
+from napari_xt.geometry import IDS_PER_REGION, Block, Box, Frame, Grid, Region
+from napari_xt.io.layout import ShelfLayout
 from napari_xt.io.merge import BOX_DTYPE
-from napari_xt.io.store import BlockData, Header, Layout, RegionData, Status, Store
+from napari_xt.io.store import BlockData, EncodedBlock, Header, Layout, RegionData, Status, Store
 
 SHAPE = (4200, 600)  # three mask levels, 9 x 2 blocks, 17 x 3 regions
 GRID = Grid(*SHAPE, region_px=256)
@@ -34,6 +35,7 @@ def layout(**changes: object) -> Layout:
         scores=("open", "sparse", "dense"),
         overview_channels=3,
         overview_dtype="uint8",
+        shelf=ShelfLayout((1, 4), (2, 8, 8), "float16", waits=False, keep="features"),
     )
     return replace(base, **changes)
 
@@ -65,7 +67,20 @@ def block_data(found: Layout, row: int, col: int) -> BlockData:
     mask = rng.integers(0, 2, block.box.shape, dtype=np.uint8) if (row + col) % 3 else None
     pixels = rng.integers(0, 256, (found.overview_channels, *block.box.shape)).astype(found.overview_dtype)
     regions = tuple(region_data(found, region, rng) for region in found.grid.regions(block.box))
-    return BlockData(block, pixels, mask if classes else None, values if classes else None, regions)
+    encoded = encoded_block(found, block, regions, rng)
+    return BlockData(block, pixels, mask if classes else None, values if classes else None, regions, encoded)
+
+
+def encoded_block(
+    found: Layout, block: Block, regions: Sequence[RegionData], rng: np.random.Generator
+) -> EncodedBlock | None:
+    if found.shelf is None:
+        return None
+    k, side = found.grid.block_regions, found.grid.region_px
+    shape = tuple(min(k, -(-n // side)) for n in block.box.shape)
+    tokens, features = (rng.normal(size=(*shape, *part)) for part in (found.shelf.tokens, found.shelf.local))
+    errors = {region.region.index: region.error for region in regions if region.error}
+    return EncodedBlock(block, None, tokens.astype(np.float16), features.astype(np.float16), errors)
 
 
 def region_data(found: Layout, region: Region, rng: np.random.Generator) -> RegionData:
@@ -117,6 +132,7 @@ def rows(path: Path) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(path / "journal" / "ledger.sqlite")) as db:
         found = db.execute("SELECT * FROM blocks ORDER BY row, col").fetchall()
         found += db.execute("SELECT * FROM regions ORDER BY idx").fetchall()
+        found += db.execute("SELECT * FROM encoded ORDER BY row, col").fetchall()
         return [*found, *db.execute("SELECT value FROM meta WHERE key = 'complete'").fetchall()]
 
 

@@ -94,7 +94,7 @@ def refused(path: Path, words: str = "chunk at y=64, x=64 of level 0 can't be re
     try:
         with open_image(path) as image, pytest.raises(ImageReadError, match=words) as caught:
             image.read(Box(0, 0, *image.shape))
-        assert tracemalloc.get_traced_memory()[1] < 2**26  # of 2**27; lzma alone takes 8 MiB a decoder, and several run at once
+        assert tracemalloc.get_traced_memory()[1] < 2**26  # of 2**27; lzma takes 8 MiB a decoder, of several
     finally:
         tracemalloc.stop()
     assert len(str(caught.value)) <= 280

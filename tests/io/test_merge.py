@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_xt.geometry import IDS_PER_REGION
+from napari_xt.io import merge
 from napari_xt.io.merge import BOX_DTYPE, suppress
 
 
@@ -65,14 +66,42 @@ def box_sets(draw: st.DrawFn) -> np.ndarray:
     return np.array(values, BOX_DTYPE)
 
 
-@given(box_sets(), st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0]), st.booleans(), st.randoms())
-def test_is_the_greedy_rule_in_any_order(boxes: np.ndarray, iou: float, across: bool, random: object) -> None:
+def small_batches(patch: pytest.MonkeyPatch) -> None:
+    """Few boxes are then worked off as many are: in batches that are halved, and pairs bit by bit."""
+    for name, value in (("FIRST_BATCH", 3), ("BATCH_PAIRS", 12), ("PAIRS_AT_ONCE", 5)):
+        patch.setattr(merge, name, value)
+
+
+@given(box_sets(), st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0]), st.booleans(), st.booleans(), st.randoms())
+def test_is_the_greedy_rule_in_any_order(
+    boxes: np.ndarray, iou: float, across: bool, small: bool, random: object
+) -> None:
     order = list(range(len(boxes)))
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = boxes[order]
-    assert set(shuffled["id"][suppress(shuffled, iou, across_regions=across)].tolist()) == by_definition(
-        boxes, iou, across
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        if small:
+            small_batches(patch)
+        keep = suppress(shuffled, iou, across_regions=across)
+    assert set(shuffled["id"][keep].tolist()) == by_definition(boxes, iou, across)
+
+
+@pytest.mark.parametrize("across", [True, False], ids=["across regions", "within a region"])
+@pytest.mark.parametrize("iou", [0.0, 0.05, 0.5, 0.95])
+@pytest.mark.parametrize(
+    ("field", "sides"),
+    [(40, (5, 60)), (200, (20, 21)), (3000, (0.001, 3000)), (10, (1000, 4000))],
+    ids=["a heap", "alike", "degenerate and huge", "huge"],
+)
+def test_many_batches_are_the_greedy_rule(
+    field: float, sides: tuple[float, float], iou: float, across: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_batches(monkeypatch)
+    boxes = random_boxes(120, 11, field=field, sides=sides)
+    boxes["id"] = boxes["id"] % (5 * IDS_PER_REGION)  # few regions, wherever they are
+    boxes = boxes[np.unique(boxes["id"], return_index=True)[1]]
+    boxes[:20]["y1"], boxes[20:40]["x1"] = boxes[:20]["y0"], boxes[20:40]["x0"]  # without area
+    assert set(boxes["id"][suppress(boxes, iou, across_regions=across)].tolist()) == by_definition(boxes, iou, across)
 
 
 @pytest.mark.parametrize("across", [True, False], ids=["across regions", "within a region"])
@@ -95,6 +124,41 @@ def test_a_hundred_thousand_agree_with_their_parts() -> None:
     np.testing.assert_array_equal(both[: len(boxes)], keep)
     assert set(alone["id"][both[len(boxes) :]].tolist()) == by_definition(alone, 0.4, True)
     assert 0 < (~keep).sum() < len(boxes) // 10
+
+
+def pile(count: int, shape: str) -> np.ndarray:
+    """Boxes of a thousand regions on one spot, or so large that they all meet."""
+    rng = np.random.default_rng(2)
+    boxes = np.zeros(count, BOX_DTYPE)
+    spread, sides = {"one spot": (0.0, (40, 40)), "nearly": (16.0, (10, 70)), "huge": (9000.0, (4000, 4400))}[shape]
+    for low, high in (("y0", "y1"), ("x0", "x1")):
+        boxes[low] = 5000 + rng.uniform(0, spread, count)
+        boxes[high] = boxes[low] + rng.uniform(*sides, count)
+    boxes["score"] = rng.uniform(0.05, 1, count)
+    boxes["id"] = (np.arange(count) % 1000) * IDS_PER_REGION + np.arange(count) // 1000
+    return boxes
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["alone", "after boxes far away"])
+@pytest.mark.parametrize("shape", ["one spot", "nearly", "huge"])
+def test_a_pile_never_forms_all_its_pairs(shape: str, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, formed, together = 100_000, [], merge._expand
+
+    def counted(*given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pairs = together(*given)
+        formed.append(len(pairs[0]))
+        return pairs
+
+    monkeypatch.setattr(merge, "_expand", counted)
+    boxes = pile(count, shape)
+    if last:
+        boxes["score"][: count // 2] += 1
+        boxes["y0"][: count // 2] += 20_000 * np.arange(1, count // 2 + 1)
+        boxes["y1"][: count // 2] += 20_000 * np.arange(1, count // 2 + 1)
+    keep = suppress(boxes, 0.5, across_regions=True)
+    assert sum(formed) < 300 * count  # all of them would be half a hundred thousand times as many
+    assert max(formed) < 2 * merge.PAIRS_AT_ONCE
+    assert 0 < keep[count // 2 :].sum() < 500
 
 
 def test_a_chain_falls_from_the_top() -> None:

@@ -8,11 +8,12 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import store_case as case
 
 from napari_xt.errors import StoreLockedError
-from napari_xt.io.lock import Owner
+from napari_xt.io.lock import Owner, boot_name, process_start
 from napari_xt.io.store import Store
 
 HOLD = """
@@ -62,6 +63,7 @@ def test_a_second_writer_in_this_process_is_refused(path: Path) -> None:
         pytest.param({}, False, id="this process"),
         pytest.param({"start": 1.0}, True, id="pid used again"),
         pytest.param({"pid": 1 << 30}, True, id="no such process"),
+        pytest.param({"boot": "another"}, True, id="before the machine was started again"),
         pytest.param({"host": "elsewhere"}, False, id="another host"),
         pytest.param({"host": "elsewhere", "pid": 1 << 30}, False, id="unknown process of another host"),
     ],
@@ -77,6 +79,19 @@ def test_a_lock_holds_while_its_process_lives(path: Path, changes: dict[str, obj
     assert (path / "journal/run.lock").exists() != free
 
 
+@pytest.mark.skipif(not boot_name(), reason="a clock that is set moves nothing here")
+def test_a_lock_holds_when_the_clock_is_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case.write(path, limit=1)
+    mine = Owner.me()
+    (path / "journal/run.lock").write_text(json.dumps(asdict(mine)))
+    booted = psutil.boot_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted + 3600)
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: booted + 3600)
+    assert mine.alive
+    with pytest.raises(StoreLockedError, match="is writing it"):
+        Store.open_writer(path, case.header())
+
+
 def test_a_lock_that_makes_no_sense_is_taken_over(path: Path) -> None:
     case.write(path, limit=1)
     (path / "journal/run.lock").write_bytes(b"")
@@ -86,9 +101,7 @@ def test_a_lock_that_makes_no_sense_is_taken_over(path: Path) -> None:
 def test_a_zombie_holds_nothing(path: Path) -> None:
     case.write(path, limit=1)
     child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    import psutil
-
-    mine = replace(Owner.me(), pid=child.pid, start=psutil.Process(child.pid).create_time())
+    mine = replace(Owner.me(), pid=child.pid, start=process_start(child.pid))
     (path / "journal/run.lock").write_text(json.dumps(asdict(mine)))
     assert mine.alive
     child.kill()

@@ -16,6 +16,7 @@ from napari_xt.engine import stages
 from napari_xt.engine.decode import Decoded
 from napari_xt.engine.plan import Plan, shelf_layout
 from napari_xt.geometry import Block, Box, Region, Window
+from napari_xt.io.layout import FEATURES
 from napari_xt.io.store import BlockData, EncodedBlock, RegionData
 from napari_xt.model.xt import XT
 
@@ -34,19 +35,42 @@ def members(plan: Plan, block: Block, window: Window) -> list[Region]:
 
 
 def encoded_block(model: XT, plan: Plan, block: Block, encoded: Sequence[stages.Encoded]) -> EncodedBlock:
-    """What the region encoder says of one block."""
-    k, shelf = plan.grid.block_regions, shelf_layout(model.config)
+    """What the region encoder says of one block, with local features where they wait or are kept."""
+    k = plan.grid.block_regions
     own = [e for e in encoded if (e.region.row // k, e.region.col // k) == (block.row, block.col)]
+    run = [e for e in own if not plan.skips(e.region.index)]  # of the others it is known without waiting
+    tokens, local = _stored(model, plan, block, run)
+    errors = {e.region.index: e.error for e in own if e.error}
+    stores = {e.kept for e in run}
+    kept = stores.pop() if len(stores) == 1 else None
+    return EncodedBlock(block, _pixels(plan, block, own), tokens, local, errors, kept)
+
+
+def _stored(
+    model: XT, plan: Plan, block: Block, run: Sequence[stages.Encoded]
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Tokens ``(r, q, L, D)`` and local features ``(r, q, c, h, w)`` as they are stored."""
+    k, shelf = plan.grid.block_regions, shelf_layout(model.config, plan)
     rows, cols = (min(k, n - place * k) for n, place in zip(plan.grid.shape, (block.row, block.col), strict=True))
     tokens = np.zeros((rows, cols, *shelf.tokens), shelf.dtype)
-    local = np.zeros((rows, cols, *shelf.local), shelf.dtype)
-    for e in own:
-        if plan.skips(e.region.index):
-            continue  # not there: known without waiting
-        at = e.region.row % k, e.region.col % k
-        tokens[at], local[at] = (part.cpu().numpy() for part in stages.features(model, e))
-    errors = {e.region.index: e.error for e in own if e.error}
-    return EncodedBlock(block, _pixels(plan, block, own), tokens, local, errors)
+    known = FEATURES in shelf.arrays and all(e.local is not None or e.error for e in run)
+    local = np.zeros((rows, cols, *shelf.local), shelf.dtype) if known else None
+    for e in run:
+        at, parts = (e.region.row % k, e.region.col % k), stages.features(model, e)
+        tokens[at] = parts[0].cpu().numpy()
+        if local is not None:
+            local[at] = parts[1].cpu().numpy()
+    return tokens, local
+
+
+def kept_block(
+    model: XT, plan: Plan, block: Block, windows: Sequence[Decoded], regions: Sequence[stages.Encoded]
+) -> BlockData:
+    """What the windows say of one block, with what of its encoded regions is kept."""
+    if plan.keep == "nothing":
+        return block_data(plan, block, windows, regions)
+    encoded = encoded_block(model, plan, block, regions)
+    return replace(block_data(plan, block, windows, []), pixels=encoded.pixels, encoded=encoded)
 
 
 def block_data(plan: Plan, block: Block, windows: Sequence[Decoded], regions: Sequence[stages.Encoded]) -> BlockData:

@@ -5,8 +5,9 @@ Knows networks and plans; knows nothing of images, stores or events. The border 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from typing import TypeAlias
@@ -65,9 +66,16 @@ def _decode(model: XT, plan: Plan, held: Held, wanted: Sequence[range], pool: Ex
     context = model.contextualise(held.tokens[None], held.window.start, plan.context, held.view)
     scores = _scores(*model.classify(context), plan, held.tokens.shape[0] * held.tokens.shape[1])
     rows = _Rows(model, plan, held, context, pool)
+    begun: deque[Future[Decoded]] = deque()
     for band, ahead in zip_longest(wanted, wanted[1:]):
-        probability, boxes, box = rows.around(band, ahead or band)
-        yield _decoded(model, plan, held, band, probability, boxes, box, scores)
+        parts = rows.around(band, ahead or band)
+        if pool is None:
+            yield _decoded(model, plan, held, band, *parts, scores)
+        else:
+            begun.append(pool.submit(_decoded, model, plan, held, band, *parts, scores))
+        if len(begun) > 1:
+            yield begun.popleft().result()
+    yield from (part.result() for part in begun)
 
 
 class _Rows:
@@ -103,13 +111,15 @@ class _Rows:
 
     @torch.inference_mode()
     def _decode(self, row: int) -> _Row:
+        wanted = self._plan.outputs
+        if not {"mask", "boxes"} & set(wanted):
+            return None, None
         local = from_regions(self._held.local(row)[None, None])
         first, height = row * self._cells, (self._last + 1) * self._cells
-        mask, boxes = self._model.decode_rows(local, self._context, first, height)
+        mask, boxes = self._model.decode_rows(local, self._context, first, height, wanted)
         box = _rows_box(self._plan, self._held.window, range(row, row + 1))
-        wanted = self._plan.outputs
-        probability = _quantise(mask[0], box, self._plan.stride) if mask is not None and "mask" in wanted else None
-        return probability, boxes[0] if boxes is not None and "boxes" in wanted else None
+        probability = None if mask is None else _quantise(mask[0], box, self._plan.stride)
+        return probability, None if boxes is None else boxes[0]
 
 
 def _joined(rows: Sequence[NDArray[np.uint8] | None], height: int, stride: int, skip: int) -> NDArray[np.uint8] | None:
@@ -126,6 +136,7 @@ def _trimmed(rows: Sequence[Tensor | None], spare: tuple[int, int]) -> Tensor | 
     return whole[:, spare[0] : whole.shape[1] - spare[1]]
 
 
+@torch.inference_mode()
 def _decoded(
     model: XT,
     plan: Plan,
@@ -229,5 +240,5 @@ def _region_data(
 ) -> RegionData:
     done = status == Status.DONE
     found = boxes if done and boxes is not None else np.zeros(0, BOX_DTYPE)
-    own = found[found["id"] // IDS_PER_REGION == region.index]
-    return RegionData(region, status, scores if done else None, own, error)
+    first, last = np.searchsorted(found["id"], [region.index * IDS_PER_REGION, (region.index + 1) * IDS_PER_REGION])
+    return RegionData(region, status, scores if done else None, found[first:last], error)

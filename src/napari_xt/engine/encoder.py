@@ -17,8 +17,10 @@ from torch import Tensor
 from napari_xt.engine import stages
 from napari_xt.engine.background import Picture
 from napari_xt.engine.batch import Batch, out_of_memory
+from napari_xt.engine.faults import FAILURES, device_lost
 from napari_xt.engine.plan import Plan
-from napari_xt.engine.reading import Patch, Reader
+from napari_xt.engine.reading import Patch, Pixels, Reader
+from napari_xt.engine.reuse import Reuse, Taken
 from napari_xt.engine.workers import Workers
 from napari_xt.errors import RunError, XTError
 from napari_xt.geometry import Box, Region, Window
@@ -42,25 +44,60 @@ class Encoder:
         Whether a region that fails ends the run.
     notice
         Told what the user should know, from any thread.
+    reuse
+        What is encoded already.
+
+    Attributes
+    ----------
+    reused
+        How many regions were taken from there.
     """
 
     def __init__(
-        self, image: Image, plan: Plan, model: XT, workers: Workers, *, raises: bool, notice: Callable[[str], None]
+        self,
+        image: Image,
+        plan: Plan,
+        model: XT,
+        workers: Workers,
+        *,
+        raises: bool,
+        notice: Callable[[str], None],
+        reuse: Reuse | None = None,
     ) -> None:
         self.model, self.reader = model, Reader(image, plan)
         self._image, self._plan, self._workers, self._raises = image, plan, workers, raises
         self._picture = Picture(image, plan.grid)
         self._batch = Batch(plan.batch, notice)
         self._lock = Lock()
+        self._reuse, self.reused = reuse, 0
 
     def begin(self, unit: Unit, early: bool = False) -> Encoding:
         """Have a unit encoded, in batches; ``early`` says that it comes before its turn."""
+        taken = [] if self._reuse is None else list(self._reuse.units(unit[1]))
+        if taken:
+            there = {region.index for part in taken for region in part}
+            unit = outer_unit([region for region in unit[1] if region.index not in there])
         box, regions = unit
+        begun = [self._workers.computing.submit(self._take, part) for part in taken]
         if not regions:
-            return []
+            return begun
         patch = self._workers.reading.submit(self.reader.read, box, early)
         groups = split(list(regions), self._plan.batch)
-        return [self._workers.computing.submit(self._encode, patch, group) for group in groups]
+        return begun + [self._workers.computing.submit(self._encode, patch, group) for group in groups]
+
+    def alone(self, region: Region) -> Future[str]:
+        """Encode a region from pixels of its own, whatever is damaged beside it: why that fails, empty if it does not.
+
+        What comes of it is not kept.
+        """
+
+        def tried() -> str:
+            (encoded,) = self._encode_some(None, [region])
+            if encoded.error and self._raises:
+                raise RunError(f"region row {region.row}, column {region.col}", f"failed again: {encoded.error}")
+            return encoded.error
+
+        return self._workers.computing.submit(tried)
 
     def filled(self, regions: Iterable[Region], encoded: Sequence[stages.Encoded]) -> list[stages.Encoded]:
         """``regions`` in their order: those that were ``encoded``, and what stands for those that are skipped."""
@@ -81,6 +118,31 @@ class Encoder:
             tokens, local = self.model.encode(nothing.contiguous(memory_format=torch.channels_last).to(place))
         return tokens[0], local[0]
 
+    def _take(self, regions: Sequence[Region]) -> list[stages.Encoded]:
+        """Regions of one block as they were encoded before, or encoded now where they can't be read after all."""
+        assert self._reuse is not None
+        found = [self._as_encoded(taken) for taken in self._reuse.read(regions)]
+        if not found:
+            return self._encode(self._workers.reading.submit(self.reader.read, outer_unit(regions)[0], True), regions)
+        with self._lock:
+            self.reused += len(found)
+        return found
+
+    def _as_encoded(self, taken: Taken) -> stages.Encoded:
+        place = next(self.model.parameters()).device
+        tokens = torch.from_numpy(taken.tokens).float().to(place)
+        local = None if taken.local is None else torch.from_numpy(taken.local).float().to(place)
+        pixels = taken.pixels
+        if pixels is None or self.model.config.context.overview_tokens:  # these are made of pixels as they are
+            pixels = self._read(taken.region.inner)
+        return stages.Encoded(taken.region, tokens, local, pixels, kept=taken.kept)
+
+    def _read(self, box: Box) -> Pixels | None:
+        try:
+            return self.reader.read(box).pixels
+        except XTError:
+            return None
+
     def _encode(self, patch: Future[Patch], regions: Sequence[Region]) -> list[stages.Encoded]:
         pixels = None
         try:
@@ -98,8 +160,8 @@ class Encoder:
     def _encode_or_raise(self, pixels: Patch, regions: Sequence[Region]) -> list[stages.Encoded]:
         try:
             return stages.encode(self.model, self._plan, pixels, regions)
-        except RuntimeError as error:
-            if not out_of_memory(error) or len(regions) == 1:
+        except FAILURES as error:
+            if not device_lost(error) and (not out_of_memory(error) or len(regions) == 1):
                 self._raise_if_asked(regions[0], error)
             raise
 

@@ -71,13 +71,17 @@ class RegionDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Figures of a finished run: its regions; those encoded and failed in this call, its seconds, regions a second."""
+    """Figures of a finished run: its regions; those encoded and failed in this call, its seconds, regions a second.
+
+    ``reused`` were taken from an earlier run, as they are encoded there.
+    """
 
     regions: int
     encoded: int
     failed: int
     seconds: float
     regions_per_second: float
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

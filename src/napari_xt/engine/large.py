@@ -20,6 +20,7 @@ from napari_xt.engine.decode import bands, decode
 from napari_xt.engine.encoder import Encoding, check_hope, outer_unit, running, split
 from napari_xt.engine.events import Event
 from napari_xt.engine.ongoing import Ongoing
+from napari_xt.engine.preview import preview
 from napari_xt.engine.writer import GROUP_REGIONS
 from napari_xt.geometry import Block, Box, Region, Step, Window
 from napari_xt.io.store import EncodedBlock, Shelf, Store
@@ -57,8 +58,11 @@ def _encode(run: Ongoing, store: Store, step: Step) -> Generator[Event]:
             own += yield from run.teller.until(batch)
             yield from run.teller.progress("encode", plan.regions - wanted + tried + len(own), plan.regions)
         tried, failed = tried + len(own), failed + sum(bool(e.error) for e in own)
-        check_hope(own, failed, tried, wanted)
+        if not run.sound:
+            check_hope(own, failed, tried, wanted)
         yield from run.writer.put_encoded(partial(_shelved, run, blocks, regions, own))
+        if plan.preview:
+            yield from run.writer.put_previews(lambda: preview(run.model, plan, run.encoder.filled(regions, own)))
 
     for blocks, early in run.focus.ordered(groups, _box, plan.frame):
         regions = [region for block in blocks for region in members(plan, block, window)]

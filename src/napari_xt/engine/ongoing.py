@@ -18,7 +18,10 @@ from napari_xt.model.xt import XT
 
 @dataclass(frozen=True, slots=True)
 class Ongoing:
-    """The parts of a run."""
+    """The parts of a run.
+
+    ``sound`` says that earlier calls had regions that did not fail.
+    """
 
     plan: Plan
     model: XT
@@ -27,3 +30,4 @@ class Ongoing:
     writer: Writer
     teller: Teller
     focus: Focus
+    sound: bool = False

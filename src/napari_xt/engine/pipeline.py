@@ -7,7 +7,7 @@ worked off is in `windows`, how one that does not in `large`.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -15,13 +15,16 @@ from typing import cast
 from torch import nn
 
 from napari_xt.engine import large, windows
+from napari_xt.engine.again import try_again
 from napari_xt.engine.blocks import members
 from napari_xt.engine.device import placed
 from napari_xt.engine.encoder import Encoder
-from napari_xt.engine.events import Event, RunFinished, RunStarted, Summary
+from napari_xt.engine.events import Event, RunFinished, Summary
+from napari_xt.engine.faults import lost_device_ends
 from napari_xt.engine.focus import Focus
 from napari_xt.engine.ongoing import Ongoing
 from napari_xt.engine.plan import Plan
+from napari_xt.engine.reuse import open_reuse
 from napari_xt.engine.settings import RunSettings
 from napari_xt.engine.telling import Teller
 from napari_xt.engine.workers import Workers
@@ -56,28 +59,41 @@ def carry_out(job: Job, teller: Teller) -> Generator[Event]:
     RunError
         All regions fail, or one does and ``on_error`` is ``"raise"``.
     """
-    with Store.open_writer(job.out, job.header, restart=job.settings.restart) as store:
-        plan = _as_begun(job.plan, store.header.plan)
-        todo, done = _remaining(plan, store)
-        yield teller.tell(RunStarted, plan=plan, out=str(job.out), done=done)
-        begun, failed = time.monotonic(), 0
-        if not store.complete:
-            failed = yield from _run(replace(job, plan=plan), store, todo, teller)
-        seconds, encoded = time.monotonic() - begun, plan.regions - done
-        summary = Summary(plan.regions, encoded, failed, seconds, encoded / max(seconds, 1e-9))
+    keep = None if job.settings.keep is None else job.plan.keep
+    with Store.open_writer(job.out, job.header, restart=job.settings.restart, keep=keep) as store:
+        plan = _as_begun(job.plan, store)
+        done = _remaining(plan, store)[1]
+        yield teller.start(plan, job.out, done)
+        begun, now, reused, failed = time.monotonic(), 0, 0, store.failed()
+        if failed or not store.complete:
+            with lost_device_ends(plan.machine.device):
+                now, reused = yield from _run(replace(job, plan=plan), store, teller)
+            failed = store.failed()
+        seconds = time.monotonic() - begun
+        summary = Summary(plan.regions, now - reused, len(failed), seconds, now / max(seconds, 1e-9), reused)
         yield teller.tell(RunFinished, summary=summary)
 
 
-def _run(job: Job, store: Store, todo: Sequence[Step], teller: Teller) -> Generator[Event, None, int]:
-    """Work off ``todo`` and finish the store; returns the number of regions that failed."""
+def _run(job: Job, store: Store, teller: Teller) -> Generator[Event, None, tuple[int, int]]:
+    """Try again what failed, work off what the store lacks and finish it.
+
+    Returns how many regions it lacked, and how many of these were encoded before.
+    """
     plan, raises = job.plan, job.settings.on_error == "raise"
-    with placed(job.model, plan.machine.device) as model, Workers(plan.workers, _heads(model)) as workers:
-        encoder = Encoder(job.image, plan, model, workers, raises=raises, notice=teller.note)
+    with (
+        placed(job.model, plan.machine.device, plan.precision) as model,
+        Workers(plan.workers, _heads(model)) as workers,
+    ):
+        reuse = open_reuse(plan, job.header)
+        encoder = Encoder(job.image, plan, model, workers, raises=raises, notice=teller.note, reuse=reuse)
         writer = Writer(store, workers, teller, plan.regions)
-        run = Ongoing(plan, model, encoder, workers, writer, teller, job.focus)
-        failed = yield from large.carry_out(run, todo, store) if plan.large else windows.carry_out(run, todo)
-        yield from writer.finish(model.config.suppression_iou)
-    return failed
+        run = Ongoing(plan, model, encoder, workers, writer, teller, job.focus, store.sound)
+        yield from try_again(run, store)
+        todo, done = _remaining(plan, store)
+        if not store.complete:
+            yield from large.carry_out(run, todo, store) if plan.large else windows.carry_out(run, todo)
+            yield from writer.finish(model.config.suppression_iou)
+    return plan.regions - done, encoder.reused
 
 
 def _heads(model: XT) -> list[nn.Module]:
@@ -85,10 +101,11 @@ def _heads(model: XT) -> list[nn.Module]:
     return [part for part in (model.context, model.mask_head, model.box_head) if part is not None]
 
 
-def _as_begun(plan: Plan, stored: Mapping[str, object]) -> Plan:
-    """The plan, leaving out what was left out when the run began: a level that was damaged may be whole by now."""
-    empty = cast("Sequence[Sequence[int]]", stored.get("empty", ()))
-    return replace(plan, empty=tuple((first, stop) for first, stop in empty))
+def _as_begun(plan: Plan, store: Store) -> Plan:
+    """The plan as the store has begun it: what was left out stays so (a level that was damaged may be whole by now)."""
+    empty = cast("Sequence[Sequence[int]]", store.header.plan.get("empty", ()))
+    plan = replace(plan, empty=tuple((first, stop) for first, stop in empty), keep=store.keep)
+    return replace(plan, reuse="", reused=0) if store.complete else plan
 
 
 def _remaining(plan: Plan, store: Store) -> tuple[list[Step], int]:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any, Protocol
 
-import psutil
-
 from napari_xt.engine.background import Look, Runs, look
+from napari_xt.engine.card import card
+from napari_xt.engine.estimate import Subject, needs
+from napari_xt.engine.limits import check_memory, memory_limit
+from napari_xt.engine.machine import Machine, this_machine
+from napari_xt.engine.measured import recall
+from napari_xt.engine.reuse import facts, reusing
 from napari_xt.engine.settings import OUTPUTS, Output, RunSettings
 from napari_xt.errors import ModelError, SettingsError
-from napari_xt.geometry import Box, Frame, Grid
+from napari_xt.geometry import Box, Frame, Grid, Step
 from napari_xt.io.image import Image, open_image
-from napari_xt.io.layout import ShelfLayout
-from napari_xt.model.config import ModelCard, XTConfig
+from napari_xt.io.layout import Keep, ShelfLayout
+from napari_xt.model.config import CUSTOM, ModelCard, XTConfig
 from napari_xt.model.zoo import describe, find_model
 
-GIB = 2**30
+NUMERICS = 3  # raised when the same job would give other numbers
 IN_MEMORY_REGIONS = 256  # a window of more of them waits on disk where it is the whole image
-KEPT_BYTES = 320 << 20  # of pixels that may be asked for again
-PROCESS_BYTES = int(0.9 * GIB)  # Python with torch, timm, zarr, before any work
+GPU_BATCH = 16  # regions at a time on a GPU, where no probe has told
 NEAR = 1.1  # a level may be this much coarser than the model's scale
 RESAMPLE_BELOW, RESAMPLE_ABOVE = 0.8, 1.25  # pixels this much finer or coarser than the model's are resampled
 ABSURD = 32.0  # a ratio beyond which the image's pixel size is taken to be wrong
@@ -43,30 +47,9 @@ class Model(Protocol):
     def digest(self) -> str:
         """sha256 of configuration and tensors."""
 
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The processor that a run uses: ``device`` and why, CPU cores, memory of the machine in bytes."""
-
-    device: str = "auto"
-    reason: str = "chosen when PyTorch is loaded: cuda, mps, cpu"
-    cores: int = 1
-    memory_bytes: int = 0
-
-
-def this_machine() -> Machine:
-    """The machine as far as it is known without torch."""
-    return Machine(cores=cores(), memory_bytes=memory_bytes())
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory_bytes() -> int:
-    """Memory of the machine."""
-    return int(psutil.virtual_memory().total)
+    @property
+    def encoder_digest(self) -> str:
+        """sha256 of those that tokens and local features depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +58,11 @@ class Plan:
 
     ``roi_run`` is in run pixels, inside the image; ``stride`` run pixels are a cell of the probability; ``regions`` are
     those that the run settles; ``empty`` are runs ``(first, last + 1)`` of indices of those of them that are skipped.
+    ``keep`` says what stays of encoded regions; ``reused`` of them are taken from the store at ``reuse``.
+
+    ``memory_bytes`` is the high-water mark of a process that does nothing else, ``disk_bytes`` the size of the complete
+    store, ``disk_peak_bytes`` that while it is made; ``seconds`` is the time of the run, None where the model was not
+    measured on this machine yet.
     """
 
     image: str
@@ -102,6 +90,12 @@ class Plan:
     warnings: tuple[str, ...] = ()
     skip_background: bool = False
     empty: Runs = ()
+    preview: bool = False
+    keep: Keep = "tokens"
+    reuse: str = ""
+    reused: int = 0
+    disk_peak_bytes: int = 0
+    seconds: float | None = None
 
     @property
     def skipped(self) -> int:
@@ -157,31 +151,50 @@ def plan(
     """
     wanted = RunSettings.merged(settings, options)
     known = describe(find_model(model)) if isinstance(model, (str, os.PathLike)) else model
+    found = machine or informed(this_machine(), known, wanted)
     if isinstance(image, Image):
-        opened = open_image(image, pixel_size=wanted.pixel_size, plane=wanted.plane)
-        return _resolved(opened, known, wanted, machine or this_machine())
+        return _resolved(open_image(image, pixel_size=wanted.pixel_size, plane=wanted.plane), known, wanted, found)
     with open_image(image, pixel_size=wanted.pixel_size, plane=wanted.plane) as opened:
-        return _resolved(opened, known, wanted, machine or this_machine())
+        return _resolved(opened, known, wanted, found)
+
+
+def informed(machine: Machine, model: Model, settings: RunSettings) -> Machine:
+    """The machine with what was measured of the model on it, if anything was."""
+    precision = precision_of(settings.precision, machine, model.config)
+    return replace(machine, measured=recall(model.config, machine, precision))
+
+
+def precision_of(wanted: str, machine: Machine, config: XTConfig) -> str:
+    """The precision that ``"auto"`` stands for: a rule, never a timing, since results depend on it.
+
+    A region encoder of the user's own may not know bfloat16: it computes in it only where that is asked for.
+    """
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if machine.bfloat16 and config.region_encoder != CUSTOM else "float32"
 
 
 def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machine) -> Plan:
+    def other(**changed: Any) -> Plan:
+        return _draft(image, model, replace(settings, **changed), machine)
+
+    made = other()
+    check_memory(made, settings, other)
+    return made
+
+
+def _draft(image: Image, model: Model, settings: RunSettings, machine: Machine) -> Plan:
+    """The plan, whether it fits or not."""
     config = model.config
     level, shape_run, warnings = _scale(image, config, settings)
-    model_card: ModelCard | None = getattr(model, "card", None)
-    if model_card is not None and model_card.synthetic:
-        warnings.append(f"{model.name} is synthetic: only for the synthetic slide, never for real images")
     frame = Frame(image.shape, shape_run, image.scale, image.unit)
     skip = config.skip_background if settings.skip_background is None else settings.skip_background
-    window = _window(config, settings)
-    grid = Grid(*shape_run, config.region_px, config.halo_px, window)
+    grid = Grid(*shape_run, config.region_px, config.halo_px, _window(config, settings))
     roi = _roi(image, frame, settings)
     channels = _channels(image, model, settings)
     seen = look(image, grid, channels, roi) if skip else Look()
-    warnings += [seen.why] if seen.why else []
     steps = list(grid.steps(roi))
-    windows = [w for step in steps for w in step.windows]
-    regions = sum(w.shape[0] * w.shape[1] for w in windows)
-    largest = max((w.shape[0] * w.shape[1] for w in windows), default=0)
+    sizes = [prod(window.shape) for step in steps for window in step.windows]
     draft = Plan(
         image=image.name,
         model=model.name,
@@ -197,46 +210,69 @@ def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machin
         outputs=_outputs(model, settings),
         threshold=config.threshold if settings.threshold is None else settings.threshold,
         machine=machine,
-        precision="float32",
-        batch=settings.batch or (1 if machine.device in ("cpu", "auto") else 16),
-        workers=settings.workers or (machine.cores if machine.device in ("cpu", "auto") else 1),
-        regions=regions,
-        windows=len(windows),
-        tokens=config.sequence_length(largest),
+        precision=precision_of(settings.precision, machine, config),
+        batch=settings.batch or _batch(machine),
+        workers=settings.workers or (machine.cores if machine.on_cpu else 1),
+        regions=sum(sizes),
+        windows=len(sizes),
+        tokens=config.sequence_length(max(sizes, default=0)),
         memory_bytes=0,
         disk_bytes=0,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_warnings(model, settings, machine), *filter(None, [seen.why])),
         skip_background=skip,
         empty=seen.empty,
+        keep=_keep(config, settings),
     )
-    return replace(draft, memory_bytes=_memory(draft, config, largest), disk_bytes=_disk(draft, config))
+    preview = draft.large and bool(settings.preview) and "mask" in draft.outputs
+    draft = _reusing(replace(draft, preview=preview), image, model, settings)
+    return _estimated(draft, image, model, settings, steps)
 
 
-def card(plan: Plan) -> list[tuple[str, str]]:
-    """The pre-flight card, line by line: what it is about, and what is said."""
-    height, width = plan.frame.shape_px
-    sy = plan.frame.scale_run[0]
-    scale = f", {sy:g} {plan.frame.unit} a pixel" if plan.frame.unit != "pixel" else ""
-    how = " resampled" if plan.resampled else ""
-    rows, cols = plan.grid.shape
-    span = "the whole image" if plan.grid.window == 0 else f"{plan.grid.window} x {plan.grid.window} regions"
-    halo = f", halo {plan.grid.halo_px}" if plan.grid.halo_px else ""
-    skipped = f", {plan.skipped} of them empty and skipped" if plan.skip_background else ""
-    lines = [
-        ("image", f"{plan.image}, {height} x {width} px, level {plan.level}{how}{scale}"),
-        ("model", f"{plan.model}: {', '.join(plan.outputs)}"),
-        ("regions", f"{plan.regions} of {rows * cols} ({plan.grid.region_px} px{halo}){skipped}"),
-        (
-            "windows",
-            f"{plan.windows} of {span}, {f'up to {plan.tokens} tokens each' if plan.context else 'context off'}",
-        ),
-        ("device", f"{plan.machine.device} ({plan.machine.reason}), {plan.precision}, {plan.workers} workers"),
-        ("memory", f"about {plan.memory_bytes / GIB:.1f} GiB"),
-        ("disk", f"up to {plan.disk_bytes / 1e6:.0f} MB"),
-    ]
-    if "label" in plan.outputs:
-        lines.append(("label", f"of each window, given to its regions; the image's is their mean ({span} a window)"))
-    return lines + [("warning", text) for text in plan.warnings]
+def _estimated(draft: Plan, image: Image, model: Model, settings: RunSettings, steps: Sequence[Step]) -> Plan:
+    """The plan with what it takes; of the workers that nobody asked for, no more than fit into memory."""
+    limit, weights = memory_limit(settings, draft.machine), getattr(model, "weight_bytes", 0)
+    subject = Subject(draft, image, model.config, shelf_layout(model.config, draft), steps, weights)
+    found = needs(subject)
+    while settings.workers is None and draft.workers > 1 and limit is not None and found.memory_bytes > limit:
+        draft = replace(draft, workers=draft.workers - 1)
+        found = needs(replace(subject, plan=draft))
+    return replace(
+        draft,
+        memory_bytes=found.memory_bytes,
+        disk_bytes=found.disk_bytes,
+        disk_peak_bytes=found.disk_peak_bytes,
+        seconds=found.seconds,
+    )
+
+
+def _batch(machine: Machine) -> int:
+    """On a CPU one region at a time stays in the cache and is fastest."""
+    if machine.on_cpu:
+        return 1
+    return machine.measured.batch if machine.measured else GPU_BATCH
+
+
+def _warnings(model: Model, settings: RunSettings, machine: Machine) -> list[str]:
+    found: ModelCard | None = getattr(model, "card", None)
+    told = []
+    if found is not None and found.synthetic:
+        told.append(f"{model.name} is synthetic: only for the synthetic slide, never for real images")
+    if settings.precision == "bfloat16" and not machine.bfloat16:
+        told.append("bfloat16 is asked for, in which this machine is slower than in float32")
+    return told
+
+
+def _keep(config: XTConfig, settings: RunSettings) -> Keep:
+    """What stays of encoded regions: a model without local features has nothing but tokens."""
+    return "tokens" if settings.keep is None or (settings.keep == "features" and not config.dense) else settings.keep
+
+
+def _reusing(plan: Plan, image: Image, model: Model, settings: RunSettings) -> Plan:
+    """The plan with what the store has that was named to be reused, if one was."""
+    if settings.reuse in ("auto", "no"):
+        return plan
+    job = plan.to_json() | {"image": image.identity(), "numerics": NUMERICS}
+    return reusing(plan, settings.reuse, facts(job, model.encoder_digest))
 
 
 def _scale(image: Image, config: XTConfig, settings: RunSettings) -> tuple[int, tuple[int, int], list[str]]:
@@ -310,35 +346,9 @@ def _outputs(model: Model, settings: RunSettings) -> tuple[Output, ...]:
     return tuple(name for name in OUTPUTS if name in (settings.outputs or there))
 
 
-def shelf_layout(config: XTConfig) -> ShelfLayout:
-    """What is kept of an encoded region of a large window."""
+def shelf_layout(config: XTConfig, plan: Plan) -> ShelfLayout:
+    """What is stored of an encoded region."""
     side = config.region_px // config.local.stride
     local = (config.local.channels if config.dense else 0, side, side)
-    return ShelfLayout((config.tokens_per_region, config.context.dim), local, config.stored)
-
-
-def _memory(plan: Plan, config: XTConfig, largest: int) -> int:
-    """The high-water mark: of encoding (regions in flight, pixels that are kept) or decoding (rows of the window)."""
-    cells, side = (config.region_px // config.local.stride) ** 2, config.region_px
-    width = plan.grid.width * config.in_channels
-    height = (1 if plan.large else round(largest**0.5)) * side + 2 * config.halo_px + 1024
-    kept = height * width if height * width <= KEPT_BYTES else 0
-    flying = min(largest, 64) if plan.large else largest
-    features = 4 * cells * config.local.channels if config.dense else 0
-    encoding = 2 * flying * (3 * side**2 * config.in_channels + features) + kept
-    at_once = min(largest, (plan.grid.block_regions + 4) * plan.grid.shape[1])
-    rows = at_once * (2 * features + 48 * cells + 4 * side**2) if config.dense else 0
-    decoding = rows + 24 * plan.tokens * config.context.dim
-    backbone = 4 * config.encoder_px**2 * 100 * plan.batch
-    both = max(encoding, decoding) if plan.large else encoding + decoding
-    return PROCESS_BYTES + both + plan.workers * backbone
-
-
-def _disk(plan: Plan, config: XTConfig) -> int:
-    """Uncompressed mask and probability, scores and the overview, and what waits: real stores are smaller."""
-    pixels = plan.regions * config.region_px**2
-    classes = len(config.mask or ()) if "mask" in plan.outputs else 0
-    mask = pixels * 4 // 3 + classes * pixels // config.local.stride**2 if classes else 0
-    shelf = shelf_layout(config)
-    waiting = plan.regions * (prod(shelf.tokens) + prod(shelf.local)) * int(config.stored[-2:]) // 8
-    return mask + plan.regions * 64 + min(pixels, 2048**2) * config.in_channels + 500_000 + waiting * plan.large
+    tokens = config.tokens_per_region, config.context.dim
+    return ShelfLayout(tokens, local, config.stored, plan.large, plan.keep)

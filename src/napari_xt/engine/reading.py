@@ -9,18 +9,22 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from math import lcm
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xt.engine.plan import KEPT_BYTES, Plan
 from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box
 from napari_xt.io.image import Image
 from napari_xt.io.resample import read_run
 
+if TYPE_CHECKING:
+    from napari_xt.engine.plan import Plan
+
 Pixels = NDArray[np.generic]
 
+KEPT_BYTES = 320 << 20  # of pixels that may be asked for again
 SLAB_PX = 512  # where the source has no chunks of the run's own
 
 
@@ -57,12 +61,9 @@ class Reader:
 
     def __init__(self, image: Image, plan: Plan) -> None:
         self._image, self._plan = image, plan
-        halo = plan.grid.halo_px + plan.grid.region_px
-        self._across = plan.roi_run.grow(halo).clip(plan.grid.bounds)
-        self._height = _chunk_rows(image, plan)
-        width = (self._across.x1 - self._across.x0) * image.channels * image.dtype.itemsize
-        self._room = KEPT_BYTES // max(1, width * self._height)
-        self._kept = min(self._room, -(-_span(plan) // self._height) + 2)
+        self._across, self._height = _across(plan), _chunk_rows(image, plan)
+        self._room = KEPT_BYTES // max(1, _slab_bytes(image, plan))
+        self._kept = min(self._room, _slabs_at_once(image, plan))
         self._slabs: OrderedDict[int, Pixels] = OrderedDict()
         self._lock = Lock()
 
@@ -105,6 +106,29 @@ class Reader:
             self._slabs[number] = read_run(self._image, self._plan.level, self._plan.frame.shape_run, slab)
         self._slabs.move_to_end(number)
         return self._slabs[number]
+
+
+def kept_bytes(image: Image, plan: Plan) -> int:
+    """Bytes of pixels that a `Reader` keeps at most."""
+    slab, whole = _slab_bytes(image, plan), _across(plan).height * _row_bytes(image, plan)
+    return min(KEPT_BYTES // max(1, slab) * slab, _slabs_at_once(image, plan) * slab, whole)
+
+
+def _across(plan: Plan) -> Box:
+    """What is run and what it sees, from left to right."""
+    return plan.roi_run.grow(plan.grid.halo_px + plan.grid.region_px).clip(plan.grid.bounds)
+
+
+def _row_bytes(image: Image, plan: Plan) -> int:
+    return _across(plan).width * image.channels * image.dtype.itemsize
+
+
+def _slab_bytes(image: Image, plan: Plan) -> int:
+    return _row_bytes(image, plan) * _chunk_rows(image, plan)
+
+
+def _slabs_at_once(image: Image, plan: Plan) -> int:
+    return -(-_span(plan) // _chunk_rows(image, plan)) + 2
 
 
 def _filled(box: Box, inside: Box, pixels: Pixels) -> Patch:

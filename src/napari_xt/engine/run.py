@@ -13,12 +13,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from napari_xt.engine.device import machine
 from napari_xt.engine.events import Event, RunFailed, RunStarted, StageProgress
 from napari_xt.engine.focus import Focus
+from napari_xt.engine.limits import check_disk
 from napari_xt.engine.output import default_out
 from napari_xt.engine.pipeline import Job, carry_out
-from napari_xt.engine.plan import Plan, plan, shelf_layout
+from napari_xt.engine.plan import NUMERICS, Plan, plan, shelf_layout
+from napari_xt.engine.probe import learning, ready
+from napari_xt.engine.reuse import best_sibling, facts_of
 from napari_xt.engine.settings import RunSettings
 from napari_xt.engine.telling import Teller
 from napari_xt.io.image import Image, open_image
@@ -26,8 +28,6 @@ from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.io.store import Header, Layout
 from napari_xt.model.checkpoint import load_model
 from napari_xt.model.xt import XT
-
-NUMERICS = 2  # raised when the same job would give other numbers
 
 
 def stream(
@@ -110,9 +110,17 @@ def _resolve(
 
 def _job(opened: Image, model: Any, settings: RunSettings, out: str | os.PathLike[str] | None) -> Job:
     loaded = model if isinstance(model, XT) else load_model(model)
-    resolved = plan(opened, loaded, settings, machine(settings.device))
+    found = ready(loaded, settings)
+    resolved = plan(opened, loaded, settings, found)
     header = _header(opened, loaded, settings, resolved)
     place = default_out(opened, loaded.name, header) if out is None else Path(os.path.expanduser(out))
+    looks = out is None and settings.reuse == "auto" and not settings.restart
+    if looks and (sibling := best_sibling(resolved, place, facts_of(header))):
+        resolved = plan(opened, loaded, replace(settings, reuse=str(sibling)), found)
+        layout = replace(header.layout, shelf=shelf_layout(loaded.config, resolved))
+        header = replace(header, layout=layout, plan=resolved.to_json())
+    if not settings.restart:
+        check_disk(resolved, place, lambda **changed: plan(opened, loaded, replace(settings, **changed), found))
     return Job(opened, loaded, settings, resolved, place, header)
 
 
@@ -128,7 +136,7 @@ def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> H
         boxes=config.boxes if "boxes" in resolved.outputs else None,
         scores=scores or label,
         label=label if scores else None,
-        shelf=shelf_layout(config) if resolved.large else None,
+        shelf=shelf_layout(config, resolved),
         overview_channels=len(resolved.channels),
         overview_dtype=str(image.dtype),
     )
@@ -139,7 +147,7 @@ def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> H
     digest = model.digest
     identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
     told = settings.to_json() | {"threshold": resolved.threshold}
-    about = {"name": model.name, "digest": digest, "config": config.to_json()}
+    about = {"name": model.name, "digest": digest, "encoder": model.encoder_digest, "config": config.to_json()}
     return Header(layout, job | identity, told, stored, about, {"image": image.source or image.name})
 
 
@@ -147,7 +155,7 @@ def _events(job: Job) -> Generator[Event]:
     """Carry the job out; an error is told before it is raised."""
     teller = Teller()
     try:
-        yield from carry_out(job, teller)
+        yield from learning(carry_out(job, teller), job.model.config)
     except Exception as error:
         yield teller.tell(RunFailed, error=error)
         raise

@@ -6,6 +6,7 @@ Knows values only: no image, no model, no machine.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
@@ -42,9 +43,23 @@ class RunSettings:
     )
     threshold: float | None = _setting("Boxes below this score are not shown; default: the model's.", "reading")
     device: str = _setting("auto, cpu, cuda, cuda:N or mps.", "speed", "auto")
-    precision: Literal["auto", "float32"] = _setting("auto or float32.", "result", "auto")
+    precision: Literal["auto", "float32", "bfloat16"] = _setting("auto, float32 or bfloat16.", "result", "auto")
     batch: int | None = _setting("Regions handed to the encoder at a time.", "speed")
     workers: int | None = _setting("Regions encoded side by side.", "speed")
+    memory_limit_bytes: int | None = _setting(
+        "Bytes of memory that a run may take; default: nine tenths of what is free.", "speed"
+    )
+    preview: bool | None = _setting(
+        "Whether a large window shows what it sees of each region while it is encoded; default: in napari.", "speed"
+    )
+    keep: Literal["features", "tokens", "nothing"] | None = _setting(
+        "What stays of encoded regions, to run again without encoding; default: tokens, in napari features.", "speed"
+    )
+    reuse: str = _setting(
+        "A store whose encoded regions are taken; 'auto': one beside the image where none is named, or 'no'.",
+        "speed",
+        "auto",
+    )
     skip_background: bool | None = _setting(
         "Whether regions that a coarse level shows to be empty are left out; default: as the model says.", "result"
     )
@@ -57,10 +72,13 @@ class RunSettings:
         _whole("level", self.level, 0)
         _whole("batch", self.batch, 1)
         _whole("workers", self.workers, 1)
+        _whole("memory_limit_bytes", self.memory_limit_bytes, 1)
         if self.window != "global":
             _whole("window", self.window, 1)
+        _choice("preview", self.preview, (None, True, False))
+        _choice("keep", self.keep, (None, "features", "tokens", "nothing"))
         _choice("skip_background", self.skip_background, (None, True, False))
-        _choice("precision", self.precision, ("auto", "float32"))
+        _choice("precision", self.precision, ("auto", "float32", "bfloat16"))
         _choice("on_error", self.on_error, ("skip", "raise"))
         for output in self.outputs or ():
             _choice("outputs", output, OUTPUTS)
@@ -164,6 +182,12 @@ def _window(name: str, value: object) -> int | Literal["global"]:
     return "global" if value == "global" else _integer(name, value)
 
 
+def _path(name: str, value: object) -> str:
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise SettingsError(f"{name} = {value!r}", "is no path")
+    return os.fspath(value)
+
+
 def _float(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
@@ -181,6 +205,8 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "threshold": _float,
     "batch": _integer,
     "workers": _integer,
+    "memory_limit_bytes": _integer,
+    "reuse": _path,
 }
 
 

@@ -11,24 +11,32 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from napari_xt.engine.batch import out_of_memory
+from napari_xt.engine.faults import FAILURES, device_lost
 from napari_xt.engine.plan import Plan
 from napari_xt.engine.reading import Patch, Pixels, read_patch
 from napari_xt.errors import XTError
 from napari_xt.geometry import Box, Region, Window
 from napari_xt.io.image import Image
+from napari_xt.io.kept import Kept
 from napari_xt.model.tokens import from_regions, to_full
 from napari_xt.model.xt import STORED, XT
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An encoded region: ``tokens (L, D)``, ``local (c, h, w)``, ``pixels (C, Y, X)`` of its inner; or an error."""
+    """An encoded region: ``tokens (L, D)``, ``local (c, h, w)``, ``pixels (C, Y, X)`` of its inner; or an error.
+
+    ``local`` alone is None where only tokens are known of it, which are all that is asked for. ``kept`` is the store of
+    an earlier run that it was taken from.
+    """
 
     region: Region
     tokens: Tensor | None
     local: Tensor | None
     pixels: Pixels | None
     error: str = ""
+    kept: Kept | None = None
 
 
 def encode(model: XT, plan: Plan, patch: Patch, regions: Sequence[Region]) -> list[Encoded]:
@@ -39,11 +47,19 @@ def encode(model: XT, plan: Plan, patch: Patch, regions: Sequence[Region]) -> li
     patch
         Holds the outer of every region.
     """
-    inputs = [model.prepare(patch.cut(region.outer), plan.channels) for region in regions]
-    batch = torch.stack(inputs).contiguous(memory_format=torch.channels_last)
+    place = model.background_token.device
+    pinned = place.type == "cuda"
+    batch = _empty_batch(len(regions), len(plan.channels), regions[0].outer, model.region_dtype, pinned)
+    for region, out in zip(regions, batch, strict=True):
+        model.prepare(patch.cut(region.outer), plan.channels, out)
     with torch.inference_mode():
-        tokens, local = model.encode(batch.to(next(model.parameters()).device))
+        tokens, local = model.encode(batch.to(place, non_blocking=pinned))
     return [Encoded(region, t, f, patch.cut(region.inner)) for region, t, f in zip(regions, tokens, local, strict=True)]
+
+
+def _empty_batch(count: int, channels: int, box: Box, dtype: torch.dtype, pinned: bool) -> Tensor:
+    """Room for regions ``(count, C, P, P)``, channels-last; ``pinned`` for a GPU, which then fetches them by itself."""
+    return torch.empty(count, *box.shape, channels, dtype=dtype, pin_memory=pinned).permute(0, 3, 1, 2)
 
 
 def encode_safely(model: XT, image: Image, plan: Plan, patch: Patch | None, regions: Sequence[Region]) -> list[Encoded]:
@@ -54,8 +70,12 @@ def encode_safely(model: XT, image: Image, plan: Plan, patch: Patch | None, regi
     if patch is not None:
         try:
             return encode(model, plan, patch, regions)
-        except (XTError, RuntimeError):
+        except FAILURES as error:
+            if device_lost(error):
+                raise
             if len(regions) > 1:
+                if out_of_memory(error):
+                    raise
                 return [e for region in regions for e in encode_safely(model, image, plan, patch, [region])]
     return [_encode_alone(model, image, plan, region) for region in regions]
 
@@ -63,7 +83,9 @@ def encode_safely(model: XT, image: Image, plan: Plan, patch: Patch | None, regi
 def _encode_alone(model: XT, image: Image, plan: Plan, region: Region) -> Encoded:
     try:
         return encode(model, plan, read_patch(image, plan, region.outer), [region])[0]
-    except (XTError, RuntimeError) as error:
+    except FAILURES as error:
+        if device_lost(error):
+            raise
         return Encoded(region, None, None, None, str(error) or type(error).__name__)
 
 
@@ -156,10 +178,12 @@ def _pooling(length: int, cells: int, part: range) -> Tensor:
 
 
 def features(model: XT, encoded: Encoded) -> tuple[Tensor, Tensor]:
-    """Tokens ``(L, D)`` and local features ``(c, h, w)`` of a region, those of a failed one without any."""
+    """Tokens ``(L, D)`` and local features ``(c, h, w)`` of a region, also of one that has none: it failed, perhaps."""
     if encoded.tokens is not None and encoded.local is not None:
         return encoded.tokens, encoded.local
     config = model.config
     side = config.region_px // config.local.stride
-    tokens = model.background_token.to(STORED[config.stored]).float().expand(config.tokens_per_region, -1)
+    tokens = encoded.tokens
+    if tokens is None:
+        tokens = model.background_token.to(STORED[config.stored]).float().expand(config.tokens_per_region, -1)
     return tokens, tokens.new_zeros(config.local.channels if config.dense else 0, side, side)

@@ -10,9 +10,12 @@ import uuid
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from napari_xt.engine.events import Detection, Event, Notice, RegionDone, RegionKind, StageProgress
+from napari_xt.engine.events import Detection, Event, Notice, RegionDone, RegionKind, RunStarted, StageProgress
+from napari_xt.engine.plan import Plan
+from napari_xt.geometry import Region
 from napari_xt.io.store import RegionData, Status
 
 BEAT_S = 0.1  # how often a run that waits looks up: it can be stopped then
@@ -34,6 +37,11 @@ class Teller:
         self._seq += 1
         return event(run_id=self._run_id, seq=self._seq, seconds=time.monotonic() - self._start, **said)
 
+    def start(self, plan: Plan, out: Path, done: int) -> RunStarted:
+        """Tell that the run begins, with so many regions ``done``."""
+        self._last = {"stage": "encode", "done": done, "total": plan.regions}
+        return self.tell(RunStarted, plan=plan, out=str(out), done=done)
+
     def note(self, text: str) -> None:
         """Have a `Notice` told soon; from any thread."""
         self._notes.append(text)
@@ -50,6 +58,11 @@ class Teller:
         for data in regions:
             boxes = tuple(Detection(*row) for row in data.boxes.tolist())
             yield self.tell(RegionDone, region=data.region, kind=KINDS.get(data.status, "final"), boxes=boxes)
+
+    def previews(self, regions: Iterable[Region]) -> Iterator[Event]:
+        """Tell regions that can be seen already, while the rest of their window is encoded."""
+        for region in regions:
+            yield self.tell(RegionDone, region=region, kind="preview")
 
     def until(self, future: Future[T]) -> Generator[Event, None, T]:
         """Wait for ``future``, telling the last progress now and then: whoever listens can stop the run there."""

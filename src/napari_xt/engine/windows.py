@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from napari_xt.engine import stages
-from napari_xt.engine.blocks import block_data
+from napari_xt.engine.blocks import kept_block
 from napari_xt.engine.decode import Decoded, bands, decode
 from napari_xt.engine.encoder import Encoding, check_hope, running, window_unit
 from napari_xt.engine.events import Event
@@ -81,7 +81,8 @@ class _Windows:
             yield from run.teller.progress("encode", done, run.plan.regions)
         self._encoded += len(own)
         self._failed += sum(bool(e.error) for e in own)
-        check_hope(own, self._failed, self._encoded, self._wanted)
+        if not run.sound:
+            check_hope(own, self._failed, self._encoded, self._wanted)
         return own
 
     def _decoded(self, behind: int) -> Generator[Event]:
@@ -99,7 +100,7 @@ def _decode(run: Ongoing, step: Step, encoded: Sequence[Sequence[stages.Encoded]
         held = stages.held(run.model, plan, window, whole)
         results += decode(run.model, plan, held, bands(plan, window))
         regions += whole
-    return [block_data(plan, block, results, regions) for block in step.blocks]
+    return [kept_block(run.model, plan, block, results, regions) for block in step.blocks]
 
 
 def _regions(run: Ongoing, step: Step) -> list[Region]:

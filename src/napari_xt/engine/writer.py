@@ -9,10 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from napari_xt.engine.events import Event
 from napari_xt.engine.telling import Teller
 from napari_xt.engine.workers import Workers
+from napari_xt.geometry import Region
+from napari_xt.io.preview import RegionPreview
 from napari_xt.io.store import BlockData, EncodedBlock, Store
 
 GROUP_REGIONS = 64  # are written and journalled together
@@ -43,7 +46,7 @@ class Writer:
         self._store, self._thread, self._teller, self._total = store, workers.writing, teller, total
         self._group: list[BlockData] = []
         self._since = 0.0
-        self._waiting: deque[tuple[Future[None], Callable[[], Iterator[Event]]]] = deque()
+        self._waiting: deque[tuple[Future[Any], Callable[[], Iterator[Event]]]] = deque()
 
     def commit(self, blocks: Sequence[BlockData]) -> Generator[Event]:
         """Have decoded blocks committed, soon and together with others."""
@@ -57,6 +60,18 @@ class Writer:
     def put_encoded(self, blocks: Callable[[], Sequence[EncodedBlock]]) -> Generator[Event]:
         """Have encoded blocks, which are made on the writing thread, put on the shelf."""
         self._waiting.append((self._thread.submit(lambda: self._store.put_encoded(blocks())), lambda: iter(())))
+        yield from self._written(BEHIND)
+
+    def put_previews(self, previews: Callable[[], Sequence[RegionPreview]]) -> Generator[Event]:
+        """Have previews, which are made on the writing thread, put where they are seen."""
+
+        def put() -> list[Region]:
+            found = previews()
+            self._store.put_previews(found)
+            return [region for region, _ in found]
+
+        shown = self._thread.submit(put)
+        self._waiting.append((shown, lambda: self._teller.previews(shown.result())))
         yield from self._written(BEHIND)
 
     def flush(self) -> Generator[Event]:

@@ -6,13 +6,19 @@ Knows files and Zarr's store interface; must not know what the files mean.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Condition
 from uuid import uuid4
 
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
+
+from napari_xt.errors import StoreError
 
 PARTIAL = ".partial"  # ends the names of files and folders that are being written
 
@@ -20,12 +26,17 @@ PARTIAL = ".partial"  # ends the names of files and folders that are being writt
 class DurableStore(LocalStore):
     """A ``LocalStore`` whose files survive a loss of power: Zarr's own is atomic, and never fsyncs.
 
-    A file is fsynced before it takes its name; the folders that hold new names are fsynced by ``flush``.
+    A file is fsynced before it takes its name; the folders that hold new names are fsynced by ``flush``. Zarr gives up
+    at the first of many files that can't be written, while its threads go on with the others: once one failed, no other
+    is begun.
     """
 
     def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
         super().__init__(root, read_only=read_only)
         self._folders: set[Path] = set()
+        self._changed = Condition()
+        self._busy = 0  # files that are being written or removed
+        self._ended: OSError | None = None
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write ``value`` at ``key``, whole or not at all."""
@@ -38,9 +49,14 @@ class DurableStore(LocalStore):
         self._put(self.root / key, value.to_bytes())
 
     async def delete(self, key: str) -> None:
-        """Remove ``key``."""
-        await super().delete(key)
-        self._folders.add((self.root / key).parent)
+        """Remove ``key``, a file."""
+        self._check_writable()
+        await asyncio.to_thread(self._remove, self.root / key)
+
+    def delete_sync(self, key: str) -> None:
+        """Remove ``key`` from this thread."""
+        self._check_writable()
+        self._remove(self.root / key)
 
     def flush(self) -> None:
         """Return when every name that was written or removed is on the disk."""
@@ -49,12 +65,80 @@ class DurableStore(LocalStore):
             if folder.is_dir():
                 sync_folder(folder)
 
+    def end(self) -> None:
+        """Begin no file any more; return when none is being written."""
+        with self._changed:
+            self._ended = self._ended or OSError(errno.ECANCELED, "an earlier file was not written")
+            self._changed.wait_for(lambda: not self._busy)
+
+    def link(self, key: str, file: Path, good: Callable[[], bool]) -> bool:
+        """Let ``key`` be another name of ``file``, which is on this disk for good and never written to.
+
+        False where that can't be, or the file, once it can't vanish any more, turns out not to be ``good``.
+        """
+        path = self.root / key
+        aside = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+        try:
+            with self._counted(fatal=False):
+                self._make_folder(path)
+                os.link(file, aside)
+                if not good():
+                    return False
+                aside.replace(path)
+                self._folders.add(path.parent)
+                return True
+        except OSError:
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+
     def _put(self, path: Path, data: bytes) -> None:
+        with self._counted():
+            self._make_folder(path)
+            write_file(path, data)
+            self._folders.add(path.parent)
+
+    def _make_folder(self, path: Path) -> None:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._folders.update(parent for parent in path.parents if parent.is_relative_to(self.root))
-        write_file(path, data)
-        self._folders.add(path.parent)
+
+    def _remove(self, path: Path) -> None:
+        with self._counted():
+            path.unlink(missing_ok=True)
+            self._folders.add(path.parent)
+
+    @contextmanager
+    def _counted(self, *, fatal: bool = True) -> Iterator[None]:
+        with self._changed:
+            if self._ended is not None:
+                raise OSError(*self._ended.args)
+            self._busy += 1
+        try:
+            yield
+        except OSError as error:
+            if fatal:
+                self._ended = error
+            raise
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+
+
+def write_error(path: Path, error: OSError) -> StoreError:
+    """What to say of a store or file at ``path`` that can't be written: how much disk is free where that is why."""
+    why = f"it can't be written: {error.strerror or error}"
+    if error.errno == errno.ENOSPC:
+        return StoreError(path, f"{why}, {free_bytes(path)} bytes are free", "free some and run again")
+    full = error.errno == errno.EDQUOT
+    return StoreError(path, why, "free some and run again" if full else "give another output path")
+
+
+def free_bytes(path: Path) -> int:
+    """The room on the disk that ``path``, which need not exist, lies on."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
 
 
 def write_file(path: Path, data: bytes) -> None:

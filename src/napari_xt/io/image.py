@@ -5,7 +5,6 @@ Knows axes, levels and planes; knows no model, no run and no screen.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from napari_xt.errors import ImageReadError, SettingsError
 from napari_xt.geometry import Box
 from napari_xt.io.formats import is_layer, is_rgb, names_of_channels, open_array, open_layer, open_path
+from napari_xt.io.identity import DAMAGED, word
 from napari_xt.io.pyramid import chunk_boxes, lazy_pyramid
 from napari_xt.io.source import UNITS_UM, ArrayLike, PixelSize, RemoteError, Source, parse_pixel_size
 
@@ -217,14 +217,13 @@ class Image:
         return Image(self._source, pixel=pixel or self._pixel, plane=chosen, closed=self._closed)
 
     def identity(self) -> str:
-        """Return the sha256 of shape, dtype, axes and 32 squares of 64 px at fixed places of level 0 of this plane.
+        """Return what tells this plane from another: 32 words of 8 letters, one for each of 32 squares of 64 px.
 
-        A square that can't be read counts as damaged, so that a damaged image has an identity too.
+        A word is drawn from shape, dtype and axes and the pixels of a square at a fixed place of level 0; that of a
+        square that can't be read is ``--------``, so that a damaged image has an identity too. See `same_image`.
         """
-        digest = hashlib.sha256(repr((self._levels[0].shape, self.dtype.str, self.axes)).encode())
-        for box in self._sample_boxes():
-            digest.update(self._sample(box))
-        return digest.hexdigest()
+        facts = repr((self._levels[0].shape, self.dtype.str, self.axes)).encode()
+        return "".join(self._word(facts, box) for box in self._sample_boxes())
 
     def close(self) -> None:
         """Release the file; its planes can't be read any more. Closing twice is fine."""
@@ -283,13 +282,13 @@ class Image:
             y, x = (int(places.random() * max(1, size - SAMPLE_PX + 1)) for size in (height, width))
             yield Box(y, x, min(height, y + SAMPLE_PX), min(width, x + SAMPLE_PX))
 
-    def _sample(self, box: Box) -> bytes:
+    def _word(self, facts: bytes, box: Box) -> str:
         try:
-            return self.read(box).tobytes()
+            return word(facts, self.read(box).tobytes())
         except ImageReadError as error:
             if self._closed.is_set() or isinstance(error.__cause__, RemoteError):
                 raise
-            return b"damaged"
+            return DAMAGED
 
 
 def _is_index(value: object, size: int) -> bool:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Block, Box, Frame, Grid, Region
+
+if TYPE_CHECKING:
+    from napari_xt.io.shelf import EncodedBlock
 
 FORMAT = 1  # of the store: a newer one is refused
 MAX_CLASSES = 254  # background and 1..253; 254 and 255 belong to corrections
@@ -31,6 +34,8 @@ PALETTE = (
 )  # Okabe and Ito, safe for the colour-blind
 
 Rgba = tuple[int, int, int, int]
+Keep = Literal["nothing", "tokens", "features"]  # of encoded regions, once a run is complete: from less to more
+TOKENS, FEATURES = "tokens", "features"  # the arrays
 
 
 class Status(IntEnum):
@@ -45,11 +50,27 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShelfLayout:
-    """What is kept of an encoded region: ``tokens (L, D)`` and ``local (c, h, w)``, of ``dtype``."""
+    """What is kept of an encoded region: ``tokens (L, D)`` and ``local (c, h, w)``, of ``dtype``.
+
+    ``waits`` says that regions wait here for the rest of a window that is too large for memory, and ``keep`` what stays
+    when the run is complete.
+    """
 
     tokens: tuple[int, int]
     local: tuple[int, int, int]
     dtype: str
+    waits: bool = True
+    keep: Keep = "nothing"
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The arrays that a store has from its beginning."""
+        return (TOKENS, FEATURES) if self.waits else self.kept
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The arrays that it has when it is complete."""
+        return kept_arrays(self.keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +95,8 @@ class Layout:
     label
         Class names of the image's label, None where they are those of the scores.
     shelf
-        What waits on disk while windows are encoded that are too large for memory; None where there are none.
+        What is stored of encoded regions, while windows are encoded that are too large for memory or to stay; None
+        where nothing is.
     """
 
     frame: Frame
@@ -211,6 +233,8 @@ class BlockData:
         uint8 ``(K, h, w)`` at the layout's stride, 0..255; None where all is 0.
     regions
         Those of its regions that were run.
+    encoded
+        Its encoded regions, where they are to be kept and are not in the store yet.
     """
 
     block: Block
@@ -218,6 +242,12 @@ class BlockData:
     mask: NDArray[np.uint8] | None
     probability: NDArray[np.uint8] | None
     regions: tuple[RegionData, ...]
+    encoded: EncodedBlock | None = None
+
+
+def kept_arrays(keep: Keep) -> tuple[str, ...]:
+    """The names of the arrays that stay."""
+    return {"nothing": (), "tokens": (TOKENS,), "features": (TOKENS, FEATURES)}[keep]
 
 
 def _frozen(value: Any) -> Any:

@@ -5,6 +5,8 @@ Knows rows and bytes; must not know Zarr, arrays or what the bytes mean.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -13,8 +15,11 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from napari_xt.errors import StoreError
+from napari_xt.io.durable import free_bytes, write_error
 
 BUSY_S = 10.0
+ROOM = 1 << 16  # bytes that the files beside a journal need
+FORGOTTEN = 0  # status of a region that is to be done again: of it only the attempts are known
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE blocks (row INTEGER, col INTEGER, crc INTEGER NOT NULL, PRIMARY KEY (row, col)) WITHOUT ROWID;
@@ -34,7 +39,18 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET attempts = attempts + 1, status = excluded.status, error = excluded.error,
 scores = excluded.scores, boxes = excluded.boxes
 """
-GET_REGIONS = "SELECT idx, row, col, status, attempts, error, scores, boxes, kept FROM regions ORDER BY idx"
+PUT_ENCODED = "INSERT OR REPLACE INTO encoded VALUES (?, ?, ?)"
+GET_REGIONS = """
+SELECT idx, row, col, status, attempts, error, scores, boxes, kept FROM regions WHERE status > 0 ORDER BY idx
+"""
+TRIED_AGAIN = """
+INSERT INTO regions (idx, row, col, block_row, block_col, status, error, boxes) VALUES (?, ?, ?, ?, ?, 0, ?, x'')
+ON CONFLICT DO UPDATE SET attempts = attempts + 1, error = excluded.error
+"""
+FORGET = """
+UPDATE regions SET status = 0, error = '', scores = NULL, boxes = x'', kept = NULL
+WHERE block_row = ? AND block_col = ?
+"""
 
 
 class BlockRow(NamedTuple):
@@ -138,17 +154,26 @@ class Ledger:
             finally:
                 self._db.execute("ROLLBACK")
 
-    def record(self, blocks: Iterable[BlockRow], regions: Iterable[NewRegion]) -> None:
-        """Commit ``blocks`` with their ``regions``; a region that was there before counts one more attempt."""
+    def record(
+        self,
+        blocks: Iterable[BlockRow],
+        regions: Iterable[NewRegion],
+        encoded: Iterable[tuple[int, int, str]] = (),
+    ) -> None:
+        """Commit ``blocks`` with their ``regions``; a region that was there before counts one more attempt.
+
+        ``encoded`` are those of which tokens are kept, as `record_encoded` takes them.
+        """
         with self.exclusive():
             self._db.executemany(PUT_BLOCK, blocks)
             self._db.executemany(PUT_REGION, regions)
+            self._db.executemany(PUT_ENCODED, encoded)
             self._reopen()
 
     def record_encoded(self, blocks: Iterable[tuple[int, int, str]]) -> None:
         """Note that blocks ``(row, col, errors)`` are encoded, though not yet decoded."""
         with self.exclusive():
-            self._db.executemany("INSERT OR REPLACE INTO encoded VALUES (?, ?, ?)", blocks)
+            self._db.executemany(PUT_ENCODED, blocks)
 
     def encoded(self) -> dict[tuple[int, int], str]:
         """The blocks ``(row, col)`` that are encoded, with their errors."""
@@ -162,6 +187,21 @@ class Ledger:
             self._db.executemany("DELETE FROM blocks WHERE row = ? AND col = ?", keys)
             self._db.executemany("DELETE FROM regions WHERE block_row = ? AND block_col = ?", keys)
             self._reopen()
+
+    def reopen(self, blocks: Iterable[tuple[int, int]], stale: Iterable[tuple[int, int]]) -> None:
+        """Forget ``blocks``, which are to be done again, but not how often; and that ``stale`` ones are encoded."""
+        keys = list(blocks)
+        with self.exclusive():
+            self._db.executemany("DELETE FROM blocks WHERE row = ? AND col = ?", keys)
+            self._db.executemany(FORGET, keys)
+            self._db.executemany("DELETE FROM encoded WHERE row = ? AND col = ?", list(stale))
+            self._reopen()
+
+    def tried_again(self, regions: Iterable[tuple[int, int, int, int, int, str]]) -> None:
+        """Count one more attempt of regions ``(idx, row, col, block_row, block_col, error)`` that failed again."""
+        with self.exclusive():
+            self._db.executemany(TRIED_AGAIN, regions)
+            self._set("revision", self.revision + 1)
 
     def finish(self, kept: Mapping[int, bytes]) -> None:
         """Store which boxes of each region (by its index) the final merge kept, and that the run is complete."""
@@ -184,7 +224,21 @@ class Ledger:
     def counts(self) -> dict[int, int]:
         """How many regions have each status."""
         with _errors(self.path):
-            return dict(self._db.execute("SELECT status, count(*) FROM regions GROUP BY status").fetchall())
+            return dict(
+                self._db.execute("SELECT status, count(*) FROM regions WHERE status > 0 GROUP BY status").fetchall()
+            )
+
+    @property
+    def keep(self) -> str | None:
+        """What stays of the encoded regions, where that was settled anew since the store was made."""
+        with _errors(self.path):
+            row = self._db.execute("SELECT value FROM meta WHERE key = 'keep'").fetchone()
+        return None if row is None else str(row[0])
+
+    def settle_keep(self, keep: str) -> None:
+        """Settle what stays of the encoded regions."""
+        with self.exclusive():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('keep', ?)", (keep,))
 
     @property
     def complete(self) -> bool:
@@ -219,7 +273,16 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if _full(path, error):
+            raise write_error(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
         raise StoreError(path, f"the journal can't be read or written: {error}") from error
+
+
+def _full(path: Path, error: sqlite3.Error) -> bool:
+    """Whether the disk is full: SQLite says so plainly of its own file, not always of those beside it."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    beside = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and path.exists()
+    return code == sqlite3.SQLITE_FULL or (beside and free_bytes(path) < ROOM)
 
 
 def _open(path: Path, read_only: bool) -> sqlite3.Connection:

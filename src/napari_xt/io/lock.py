@@ -18,22 +18,27 @@ import psutil
 from napari_xt.errors import StoreLockedError
 from napari_xt.io.durable import write_file
 
-CLOCK_S = 2.0  # the start of one process, asked twice, may differ by this much when the clock is set
+CLOCK_S = 2.0  # the start of one process, asked twice, may differ by this much
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A writing process: ``start`` in seconds since the epoch tells it from a later one with the same ``pid``."""
+    """A writing process: ``start`` and ``boot`` tell it from a later one with the same ``pid``.
+
+    ``start`` is in seconds since the machine's start ``boot``; where that has no name, since the epoch.
+    """
 
     pid: int
     host: str
     start: float
     token: str
+    boot: str = ""
 
     @classmethod
     def me(cls) -> Owner:
         """This process, with a token of its own for each lock."""
-        return cls(os.getpid(), socket.gethostname(), psutil.Process().create_time(), uuid4().hex)
+        return cls(os.getpid(), socket.gethostname(), process_start(os.getpid()), uuid4().hex, boot_name())
 
     @property
     def alive(self) -> bool:
@@ -41,13 +46,37 @@ class Owner:
         if self.host != socket.gethostname():
             return True
         try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.start) < CLOCK_S
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            same = self.boot == boot_name() and abs(process_start(self.pid) - self.start) < CLOCK_S
+            return same and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:
             return True
+
+
+def process_start(pid: int) -> float:
+    """When a process began, by a clock that is not set while it runs.
+
+    On Linux that is the one since the machine's start: the seconds since the epoch that psutil tells there move when
+    the clock is set, as after a laptop was suspended.
+
+    Raises
+    ------
+    psutil.NoSuchProcess
+        There is none.
+    """
+    if not boot_name():
+        return psutil.Process(pid).create_time()
+    booted = psutil.boot_time()  # first: older versions of psutil keep it for what follows
+    return psutil.Process(pid).create_time() - booted
+
+
+def boot_name() -> str:
+    """What tells this start of the machine from others, empty where the system does not say."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def take(path: Path, store: Path) -> Owner:
@@ -80,6 +109,7 @@ def owner(path: Path) -> Owner | None:
     """The process that the lock file ``path`` names; None where there is none (a file that makes no sense is none)."""
     try:
         data = json.loads(path.read_bytes())
-        return Owner(int(data["pid"]), str(data["host"]), float(data["start"]), str(data["token"]))
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        pid, host, start, token = int(data["pid"]), str(data["host"]), float(data["start"]), str(data["token"])
+        return Owner(pid, host, start, token, str(data.get("boot", "")))
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return None

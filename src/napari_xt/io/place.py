@@ -5,7 +5,6 @@ Knows folders, locks and headers; must not know what is written into a store lat
 
 from __future__ import annotations
 
-import errno
 import glob
 import json
 import os
@@ -13,13 +12,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
 
 from napari_xt.errors import StoreError, StoreMismatchError
 from napari_xt.io import lock
-from napari_xt.io.durable import PARTIAL, DurableStore, sync_folder
+from napari_xt.io.durable import PARTIAL, DurableStore, sync_folder, write_error
+from napari_xt.io.identity import same_image
 from napari_xt.io.layout import Header
 from napari_xt.io.ledger import Ledger
 from napari_xt.io.tree import JOURNAL, SUFFIX, create_tree, describe, is_store, read_header
@@ -83,10 +84,7 @@ def writing(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
-        why = f"it can't be written: {error.strerror or error}"
-        if error.errno == errno.ENOSPC:
-            raise StoreError(path, f"{why}, {_free(path)} bytes are free", "free some and run again") from error
-        raise StoreError(path, why, "give another output path") from error
+        raise write_error(path, error) from error
 
 
 def _resume(path: Path, header: Header) -> tuple[Ledger, lock.Owner]:
@@ -190,21 +188,32 @@ def _refuse_foreign(path: Path) -> None:
 
 def _refuse_other(path: Path, there: Header, here: Header) -> None:
     ours = describe(here)
-    field = _differing(there.job, ours["job"]) or _differing(there.layout.to_json(), ours["layout"], "colors")
+    field = differing(there.job, ours["job"]) or differing(_shape(there.layout.to_json()), _shape(ours["layout"]))
     if field is not None:
         raise StoreMismatchError(path, field, ELSE)
 
 
-def _differing(there: Mapping[str, object], here: Mapping[str, object], ignored: str = "") -> str | None:
+def _shape(layout: Mapping[str, Any]) -> dict[str, object]:
+    """What two layouts of one job have in common: colours and what is kept may differ."""
+    shelf = layout.get("shelf") or {"waits": False}
+    return {**layout, "colors": None, "shelf": shelf.get("waits", True)}
+
+
+def differing(there: Mapping[str, object], here: Mapping[str, object]) -> str | None:
     """The first field in which a store and a run differ, in words; None where they agree."""
     for field in dict.fromkeys([*here, *there]):
         old, new = there.get(field), here.get(field)
-        if field == ignored or _canonical(old) == _canonical(new):
+        if _canonical(old) == _canonical(new) or (field == "image" and _same_image(old, new)):
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            return f"{field}, {_differing(old, new)}"
+            return f"{field}, {differing(old, new)}"
         return f"{field}: the store has {_short(old)}, this run {_short(new)}"
     return None
+
+
+def _same_image(old: object, new: object) -> bool:
+    """Whether a damaged image and its repaired twin, or two sound ones, are the same."""
+    return isinstance(old, str) and isinstance(new, str) and same_image(old, new)
 
 
 def _canonical(value: object) -> str:
@@ -214,7 +223,3 @@ def _canonical(value: object) -> str:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else _canonical(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
-
-
-def _free(path: Path) -> int:
-    return shutil.disk_usage(path if path.exists() else path.parent).free

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from napari_xt.geometry import IDS_PER_REGION
-from napari_xt.io.layout import Header, Layout, Status
+from napari_xt.io.layout import FEATURES, TOKENS, Header, Layout, Status
 from napari_xt.io.ledger import Ledger, RegionRow
 from napari_xt.io.merge import IOU, suppress
 from napari_xt.io.place import ledger_path
+from napari_xt.io.shelf import open_shelf
 from napari_xt.io.store import candidate_boxes
 from napari_xt.io.tree import Tree, open_tree, read_header
 
@@ -93,6 +94,20 @@ class Prediction:
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"{self.coverage:.0%} done"
         return f"Prediction({str(self.path)!r}, {state})"
+
+    @property
+    def tokens(self) -> zarr.Array[Any] | None:
+        """What the region encoder says of each region, ``(rows, cols, L, D)``, where the run kept it (``keep``).
+
+        The model's stored type (float16). Those of a region count where its ``scores.status`` is ``done``; what was not
+        run is zeros, and of one that failed the background token.
+        """
+        return self._kept(TOKENS)
+
+    @property
+    def features(self) -> zarr.Array[Any] | None:
+        """The local features of each region, ``(rows, cols, c, h, w)``, where the run kept them; else as ``tokens``."""
+        return self._kept(FEATURES)
 
     @property
     def layout(self) -> Layout:
@@ -176,6 +191,13 @@ class Prediction:
         counts[0] = self._settled_px(state) - counts[1:].sum()
         size = float(np.prod(self.layout.frame.px_per_run))
         return {name: round(int(counts[value]) * size) for value, name in enumerate(self.layout.mask)}
+
+    def _kept(self, name: str) -> zarr.Array[Any] | None:
+        """An array of the shelf that is there to stay; looked up each time, since a writer may remove it."""
+        shelf = self.layout.shelf
+        if shelf is None or (name not in shelf.kept and not self.complete):
+            return None
+        return open_shelf(LocalStore(self.path, read_only=True), self.layout, "r").get(name)
 
     def _state(self) -> _State:
         """What the journal says now; read again only if it has changed."""

@@ -6,7 +6,8 @@ Knows the arrays and the journal; must not know runs, models or locks.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,7 +19,7 @@ from napari_xt.geometry import Block, Box
 from napari_xt.io.durable import remove_partials
 from napari_xt.io.layout import Layout
 from napari_xt.io.ledger import Ledger, RegionRow
-from napari_xt.io.patches import cells, chunks, paint
+from napari_xt.io.patches import cells, paint
 from napari_xt.io.tree import MASK, PROBABILITY, Tree
 
 Key = tuple[int, int]  # (row, col) of a block
@@ -37,11 +38,18 @@ def recover(root: Path, layout: Layout, tree: Tree, ledger: Ledger, encoded: Col
     if damaged:
         ledger.drop(damaged)
     committed = frozenset(blocks.keys() - damaged)
+    show(root, layout, tree, ledger, committed, encoded)
+    return committed
+
+
+def show(
+    root: Path, layout: Layout, tree: Tree, ledger: Ledger, committed: Collection[Key], encoded: Collection[Key]
+) -> None:
+    """Let the arrays hold ``committed`` blocks and nothing else, but for the overview of ``encoded`` ones."""
     _remove_chunks(root, committed)
     _rebuild_tables(layout, tree, ledger.regions())
-    _rebuild_levels(tree)
-    _clear_overview(layout, tree, committed.union(encoded))
-    return committed
+    _rebuild_levels(root, tree)
+    _clear_overview(layout, tree, {*committed, *encoded})
 
 
 def checksum(mask: NDArray[np.uint8] | None, probability: NDArray[np.uint8] | None) -> int:
@@ -63,10 +71,9 @@ def stored_checksum(tree: Tree, layout: Layout, block: Block) -> int | None:
 def _remove_chunks(root: Path, committed: Collection[Key]) -> None:
     """Remove the chunks of level 0 and of the probability that belong to no committed block."""
     for path in (f"{MASK}/0", PROBABILITY):
-        for folder, _, names in os.walk(root / path / "c"):
-            for name in names:
-                if (int(Path(folder).name), int(name)) not in committed:
-                    Path(folder, name).unlink()
+        for place, file in _chunk_files(root / path):
+            if place not in committed:
+                file.unlink()
 
 
 def _rebuild_tables(layout: Layout, tree: Tree, rows: list[RegionRow]) -> None:
@@ -89,13 +96,24 @@ def score_table(rows: list[RegionRow], shape: tuple[int, int, int]) -> NDArray[n
     return scores
 
 
-def _rebuild_levels(tree: Tree) -> None:
-    """Each coarser mask level is every second pixel of the one before."""
-    for finer, coarser in zip(tree.mask, tree.mask[1:], strict=False):
-        for chunk in chunks(Box(0, 0, *coarser.shape), coarser.chunks[0]):
-            box = chunk.clip(Box(0, 0, *coarser.shape))
+def _rebuild_levels(root: Path, tree: Tree) -> None:
+    """Each coarser mask level is every second pixel of the one before; where neither has a chunk, both are empty."""
+    there = {place for place, _ in _chunk_files(root / f"{MASK}/0")}
+    for level, (finer, coarser) in enumerate(pairwise(tree.mask), start=1):
+        there = {(row // 2, col // 2) for row, col in there}
+        there |= {place for place, _ in _chunk_files(root / f"{MASK}/{level}")}
+        side, bounds = coarser.chunks[0], Box(0, 0, *coarser.shape)
+        for row, col in sorted(there):
+            box = Box(row, col, row + 1, col + 1).scale(side, side).clip(bounds)
             values: NDArray[Any] = np.asarray(finer[box.scale(2, 2).slices])[::2, ::2]
             paint(coarser, [(box, values)])
+
+
+def _chunk_files(array: Path) -> Iterator[tuple[Key, Path]]:
+    """The chunks of an array on disk, by the last two of their indices."""
+    for folder, _, names in os.walk(array / "c"):
+        for name in names:
+            yield (int(Path(folder).name), int(name)), Path(folder, name)
 
 
 def _clear_overview(layout: Layout, tree: Tree, committed: Collection[Key]) -> None:

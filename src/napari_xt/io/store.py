@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from napari_xt.geometry import Box
 from napari_xt.io import lock
 from napari_xt.io.durable import DurableStore
-from napari_xt.io.layout import BlockData, Header, Layout, RegionData, Status
+from napari_xt.io.layout import BlockData, Header, Keep, Layout, RegionData, Status, kept_arrays
 from napari_xt.io.ledger import BlockRow, Ledger, NewRegion, RegionRow
 from napari_xt.io.merge import BOX_DTYPE, suppress
 from napari_xt.io.patches import Patch, every, joined, mean, paint
 from napari_xt.io.place import lock_path, prepare, writing
-from napari_xt.io.recover import checksum, recover
-from napari_xt.io.shelf import EncodedBlock, Shelf, remove_shelf
+from napari_xt.io.preview import Previews, RegionPreview, remove_previews
+from napari_xt.io.recover import checksum, recover, show
+from napari_xt.io.shelf import EncodedBlock, Shelf, create_shelf, most_kept, remove_shelf
 from napari_xt.io.tree import Tree, open_tree, read_header
 
 __all__ = ["BlockData", "EncodedBlock", "Header", "Layout", "RegionData", "Shelf", "Status", "Store", "candidate_boxes"]
@@ -42,20 +44,25 @@ class Store:
         The folder.
     header
         What the store is of, as it is written there: on a resume, the plan and notes of the first run.
+    keep
+        What of the encoded regions stays when the run is complete.
     """
 
-    def __init__(self, path: Path, ledger: Ledger, owner: lock.Owner) -> None:
+    def __init__(self, path: Path, ledger: Ledger, owner: lock.Owner, keep: Keep | None = None) -> None:
         self.path = path
         self._ledger = ledger
         self._owner: lock.Owner | None = owner
         self.header = read_header(path)
         self._files = DurableStore(path)
         self._tree = open_tree(self._files, self.header.layout, "r+")
+        self.keep = self._agreed(keep)
         self._encoded = self._shelved()
         self._committed = self._take_up()
 
     @classmethod
-    def open_writer(cls, path: str | os.PathLike[str], header: Header, *, restart: bool = False) -> Store:
+    def open_writer(
+        cls, path: str | os.PathLike[str], header: Header, *, restart: bool = False, keep: Keep | None = None
+    ) -> Store:
         """Create a store at ``path``, or go on with the one of the same job that is there.
 
         A store is made beside ``path`` and renamed, so that nothing half-made is ever there. On a resume, what was in
@@ -69,6 +76,9 @@ class Store:
             What the run is.
         restart
             Replace a store that is there, whatever its job.
+        keep
+            Of a store that is there already: what stays of its encoded regions. Less than it keeps is removed; what it
+            did not keep from its beginning it can't have. Default: as it was begun.
 
         Raises
         ------
@@ -83,7 +93,7 @@ class Store:
         with writing(place):
             ledger, owner = prepare(place, header, restart)
             try:
-                return cls(place, ledger, owner)
+                return cls(place, ledger, owner, keep)
             except BaseException:
                 _let_go(place, ledger, owner)
                 raise
@@ -109,12 +119,12 @@ class Store:
         return self._committed
 
     def encoded(self) -> Mapping[tuple[int, int], Mapping[int, str]]:
-        """The blocks ``(row, col)`` that wait on the shelf, with the errors of their regions by index."""
+        """The blocks ``(row, col)`` whose encoded regions are stored, with the errors of these by index."""
         return self._encoded
 
     @cached_property
     def shelf(self) -> Shelf:
-        """What waits there; a store has one whose layout says so, until it is complete."""
+        """The encoded regions that are stored; a store has them whose layout says so."""
         return Shelf(self._files, self.header.layout)
 
     def put_encoded(self, blocks: Sequence[EncodedBlock]) -> None:
@@ -129,9 +139,23 @@ class Store:
             self.shelf.put(blocks)
             _paint_overview(self._tree, blocks, self.header.layout.overview_factor)
             self._files.flush()
-            rows = [(data.block.row, data.block.col, json.dumps(dict(data.errors))) for data in blocks]
-            self._ledger.record_encoded(rows)
-        self._encoded |= {(data.block.row, data.block.col): dict(data.errors) for data in blocks}
+            self._ledger.record_encoded(map(_encoded_row, blocks))
+        self._note_encoded(blocks)
+
+    @cached_property
+    def _previews(self) -> Previews:
+        return Previews(self.path, self.header.layout, self._tree.status)
+
+    def put_previews(self, found: Sequence[RegionPreview]) -> None:
+        """Show what some regions look like on their own; a kill may lose it, and `finish` removes it.
+
+        Raises
+        ------
+        StoreError
+            Where the disk can't be written.
+        """
+        with writing(self.path):
+            self._previews.put(found)
 
     def commit(self, blocks: Sequence[BlockData]) -> None:
         """Put ``blocks`` into the store: when this returns they survive a kill and a loss of power, all of them.
@@ -146,12 +170,55 @@ class Store:
         whole = [_complete(self.header.layout, data) for data in blocks]
         if not whole:
             return
+        encoded = [data.encoded for data in whole if data.encoded and self.keep != "nothing"]
         with writing(self.path):
             self._write_blocks(whole)
             self._write_shared(whole)
+            if encoded:
+                self.shelf.put(encoded)
             self._files.flush()
-            self._ledger.record([_block_row(data) for data in whole], _region_rows(whole))
+            rows = [_block_row(data) for data in whole], _region_rows(whole), map(_encoded_row, encoded)
+            self._ledger.record(*rows)
+        self._note_encoded(encoded)
         self._committed |= {(data.block.row, data.block.col) for data in whole}
+
+    def failed(self) -> frozenset[int]:
+        """The indices of the regions that failed, in the store and among those that are encoded."""
+        waiting = {index for errors in self._encoded.values() for index in errors}
+        return frozenset(waiting.union(row.idx for row in self._ledger.regions() if row.status == Status.FAILED))
+
+    @property
+    def sound(self) -> bool:
+        """Whether any region is known not to have failed."""
+        return Status.DONE in self._ledger.counts() or not all(self._encoded.values())
+
+    def tried_again(self, errors: Mapping[int, str]) -> None:
+        """Count one more attempt of regions, by their index, that failed again, and why."""
+        grid = self.header.layout.grid
+        k, cols = grid.block_regions, grid.shape[1]
+        places = [(index, *divmod(index, cols), error) for index, error in errors.items()]
+        self._ledger.tried_again((index, row, col, row // k, col // k, why) for index, row, col, why in places)
+
+    def reopen(self, blocks: Collection[tuple[int, int]], stale: Collection[tuple[int, int]]) -> None:
+        """Forget committed ``blocks``, which are to be done again, and that ``stale`` ones are encoded.
+
+        The store is not complete then. Where its encoded regions waited on a shelf that is gone, all is forgotten. A
+        kill at any moment leaves the store as it was, or with these blocks forgotten.
+
+        Raises
+        ------
+        StoreError
+            Where the disk can't be written.
+        """
+        if self._waits and most_kept(self.path) != "features":
+            blocks, stale = self._committed, self._ledger.encoded().keys()
+        with writing(self.path):
+            self._ledger.reopen(blocks, stale)
+            self._encoded = self._shelved()
+            self._committed = self._committed.difference(blocks)
+            self._make_shelf()
+            show(self.path, self.header.layout, self._tree, self._ledger, self._committed, self._encoded)
+            self._files.flush()
 
     def finish(self, iou: float) -> None:
         """Merge the boxes of all committed regions, overlaps above ``iou``, and mark the run complete."""
@@ -161,27 +228,59 @@ class Store:
         ends = np.cumsum([len(row.boxes) // BOX_DTYPE.itemsize for row in rows])
         parts = np.split(keep, ends[:-1])
         self._ledger.finish({row.idx: part.tobytes() for row, part in zip(rows, parts, strict=False)})
-        remove_shelf(self.path)
+        with writing(self.path):
+            remove_shelf(self.path, kept_arrays(self.keep))
+            remove_previews(self.path)
 
     def close(self) -> None:
         """Give the store free; a second time does nothing."""
         if self._owner is not None:
             owner, self._owner = self._owner, None
+            self._files.end()
             _let_go(self.path, self._ledger, owner)
 
     def _take_up(self) -> frozenset[tuple[int, int]]:
         """The committed blocks; a store that is not complete may first have to be put in order."""
+        if self._ledger.complete or not self._waits:
+            remove_shelf(self.path, kept_arrays(self.keep))
         if self._ledger.complete:
-            remove_shelf(self.path)
+            remove_previews(self.path)
             return frozenset(self._ledger.blocks())
+        self._make_shelf()
         committed = recover(self.path, self.header.layout, self._tree, self._ledger, self._encoded)
         self._files.flush()
         return committed
+
+    @property
+    def _waits(self) -> bool:
+        shelf = self.header.layout.shelf
+        return shelf is not None and shelf.waits
+
+    def _make_shelf(self) -> None:
+        """Make the shelf anew for a store that was complete and has nothing on it any more."""
+        if self._waits and not self._encoded and most_kept(self.path) != "features":
+            remove_shelf(self.path)
+            create_shelf(self._files, self.header.layout)
+            self.__dict__.pop("shelf", None)
 
     def _shelved(self) -> dict[tuple[int, int], dict[int, str]]:
         if self.header.layout.shelf is None or self._ledger.complete:
             return {}
         return {key: _errors_of(text) for key, text in self._ledger.encoded().items()}
+
+    def _agreed(self, asked: Keep | None) -> Keep:
+        """What stays of the encoded regions, of what is there of them: settled, so that it holds from now on."""
+        shelf = self.header.layout.shelf
+        if shelf is None:
+            return "nothing"
+        begun = cast("Keep", self._ledger.keep or shelf.keep)
+        keep = min(asked or begun, most_kept(self.path), key=get_args(Keep).index)
+        if keep != begun:
+            self._ledger.settle_keep(keep)
+        return keep
+
+    def _note_encoded(self, blocks: Sequence[EncodedBlock]) -> None:
+        self._encoded |= {(data.block.row, data.block.col): dict(data.errors) for data in blocks}
 
     def _write_blocks(self, blocks: list[BlockData]) -> None:
         """Write what is a block's alone: one chunk each."""
@@ -207,6 +306,10 @@ class Store:
 def candidate_boxes(rows: Sequence[RegionRow]) -> NDArray[np.void]:
     """All boxes in ``rows`` of the journal, ``BOX_DTYPE``, in their order."""
     return np.frombuffer(b"".join(row.boxes for row in rows), BOX_DTYPE)
+
+
+def _encoded_row(data: EncodedBlock) -> tuple[int, int, str]:
+    return data.block.row, data.block.col, json.dumps(dict(data.errors))
 
 
 def _errors_of(text: str) -> dict[int, str]:
@@ -270,7 +373,7 @@ def _complete(layout: Layout, data: BlockData) -> BlockData:
         _checked("pixels", data.pixels, (layout.overview_channels, *shape), layout.overview_dtype)
     for found in data.regions:
         _check_region(layout, found)
-    return BlockData(data.block, data.pixels, mask, probability, data.regions)
+    return replace(data, mask=mask, probability=probability)
 
 
 def _check_region(layout: Layout, found: RegionData) -> None:

@@ -59,6 +59,10 @@ class Layout(NamedTuple):
         return Layout(self.kind[index], self.marker[index], self.cells[index])
 
 
+class SyntheticArray(ComputedArray):
+    """A level of the slide or of its truth: what is made up can be told from what is not."""
+
+
 @dataclass(frozen=True, slots=True)
 class SyntheticSlide:
     """A slide of any size; equal values give equal pixels.
@@ -85,14 +89,14 @@ class SyntheticSlide:
     scale: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
     @property
-    def data(self) -> tuple[ComputedArray, ...]:
+    def data(self) -> tuple[SyntheticArray, ...]:
         """The picture's levels, ``(Y, X, 3)`` uint8, finest first, computed where they are read."""
-        return tuple(ComputedArray((*self._size(k), 3), partial(self.pixels, level=k)) for k in range(self._levels))
+        return tuple(SyntheticArray((*self._size(k), 3), partial(self.pixels, level=k)) for k in range(self._levels))
 
     @property
-    def truth(self) -> tuple[ComputedArray, ...]:
+    def truth(self) -> tuple[SyntheticArray, ...]:
         """The true mask's levels, ``(Y, X)`` uint8, indices into `MASK`; level k is ``level0[::2**k, ::2**k]``."""
-        return tuple(ComputedArray(self._size(k), partial(self.mask, level=k)) for k in range(self._levels))
+        return tuple(SyntheticArray(self._size(k), partial(self.mask, level=k)) for k in range(self._levels))
 
     def _size(self, level: int) -> tuple[int, int]:
         return -(-self.shape[0] // 2**level), -(-self.shape[1] // 2**level)

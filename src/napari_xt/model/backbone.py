@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from napari_xt.errors import ModelError
 from napari_xt.model._timm import timm
+from napari_xt.model.convolution import hasten_convolutions
 from napari_xt.model.published import published, unreachable
 from napari_xt.model.swin_attention import fuse_window_attention
 
@@ -100,6 +101,7 @@ def backbone(
             do = "choose those, or set pretrained to False"
         raise ModelError(f"region_encoder = {name!r}", why, do) from error
     fuse_window_attention(net)
+    hasten_convolutions(net)
     net.register_forward_hook(_channels_first)
     return net
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from napari_xt.model.convolution import PointwiseConv2d
 
 CANDIDATE = 0.05  # boxes below this score are not kept at all
 BAND, ACROSS = 64, 512  # rows and columns of local features that a head works on at a time
@@ -36,10 +39,10 @@ class DenseHead(nn.Module):
 
     def __init__(self, local: int, context: int, outputs: int, hidden: int = 48) -> None:
         super().__init__()
-        self.from_local = nn.Conv2d(local, hidden, 1)
+        self.from_local = PointwiseConv2d(local, hidden)
         self.from_context = nn.Linear(context, hidden)
-        self.mix = nn.Conv2d(hidden, hidden, 1)
-        self.out = nn.Conv2d(hidden, outputs, 1)
+        self.mix = PointwiseConv2d(hidden, hidden)
+        self.out = PointwiseConv2d(hidden, outputs)
 
     def forward(self, local: Tensor, context: Tensor, first: int = 0, height: int | None = None) -> Tensor:
         """Decode a window, or some of its rows.
@@ -65,22 +68,35 @@ class DenseHead(nn.Module):
     def _band(self, local: Tensor, context: Tensor, first: int, height: int) -> Tensor:
         """A few rows: what a whole window takes while it is worked on is not all in memory at once."""
         last = context.shape[1] - 1
-        rows = torch.arange(first, first + local.shape[2], device=context.device)
+        rows = torch.arange(first, first + local.shape[2])
         at = ((rows + 0.5) * ((last + 1) / height) - 0.5).clamp(0, last)
         above = at.floor().long()
         seen = slice(int(above[0]), min(int(above[-1]) + 2, last + 1))
         tokens = self.from_context(context[:, seen]).permute(0, 3, 1, 2)  # (B, hidden, few, Q n)
         wide = F.interpolate(tokens, size=(tokens.shape[2], local.shape[3]), mode="bilinear", align_corners=False)
-        share, above = (at - above)[:, None], above - seen.start
-        below = (above + 1).clamp(max=wide.shape[2] - 1)
-        columns = zip(torch.split(local, ACROSS, dim=3), torch.split(wide, ACROSS, dim=3), strict=True)
-        return torch.cat([self._part(part, w[:, :, above], w[:, :, below], share) for part, w in columns], dim=3)
+        share, parts = (at - above)[:, None].to(local), []
+        for some in _runs(above):
+            up = int(above[some.start]) - seen.start
+            down = min(up + 1, wide.shape[2] - 1)
+            parts.append(self._between(local[:, :, some], wide[:, :, up, None], wide[:, :, down, None], share[some]))
+        return torch.cat(parts, dim=2)
+
+    def _between(self, local: Tensor, above: Tensor, below: Tensor, share: Tensor) -> Tensor:
+        """Rows between the same two rows of tokens ``(B, hidden, 1, w)``, each at ``share (rows, 1)`` of the way."""
+        columns = zip(*(torch.split(x, ACROSS, dim=3) for x in (local, above, below)), strict=True)
+        return torch.cat([self._part(part, up, down, share) for part, up, down in columns], dim=3)
 
     def _part(self, local: Tensor, above: Tensor, below: Tensor, share: Tensor) -> Tensor:
         x = self.from_local(local)
         x += torch.lerp(above, below, share)
         logits: Tensor = self.out(self.mix(x.relu_()).relu_())
         return logits
+
+
+def _runs(values: Tensor) -> list[slice]:
+    """Where the same value stands in a row."""
+    changes = (values.diff().nonzero()[:, 0] + 1).tolist()
+    return [slice(*ends) for ends in pairwise([0, *changes, len(values)])]
 
 
 class BoxHead(DenseHead):
@@ -173,9 +189,13 @@ def box_geometry(raw: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     height, width = raw.shape[-2:]
     rows = torch.arange(height, device=raw.device, dtype=raw.dtype)[:, None].expand(height, width)
     cols = torch.arange(width, device=raw.device, dtype=raw.dtype).expand(height, width)
-    inside = raw[:, :2].sigmoid().clamp(0.001, 0.999)
-    centres = (torch.stack([rows, cols]) + inside) * stride
-    return centres, raw[:, 2:].clamp(-2, 7).exp() * stride
+    return _geometry(raw, torch.stack([rows, cols]), stride, dim=1)
+
+
+def _geometry(raw: Tensor, cells: Tensor, stride: int, dim: int = 0) -> tuple[Tensor, Tensor]:
+    """Centres and sizes of ``raw``, whose four channels are ``dim``, at ``cells`` (y, x)."""
+    offsets, sizes = torch.split(raw, 2, dim)
+    return (cells + offsets.sigmoid().clamp(0.001, 0.999)) * stride, sizes.clamp(-2, 7).exp() * stride
 
 
 def decode_boxes(raw: Tensor, stride: int) -> Detections:
@@ -188,12 +208,20 @@ def decode_boxes(raw: Tensor, stride: int) -> Detections:
     stride
         Pixels per cell.
     """
-    heat = raw[:-4].sigmoid()
-    peak = (heat == F.max_pool2d(heat[None], 3, stride=1, padding=1)[0]) & (heat >= CANDIDATE)
-    labels, rows, cols = peak.nonzero(as_tuple=True)
-    centres, sizes = box_geometry(raw[None, -4:], stride)
-    centre, size = centres[0, :, rows, cols].T, sizes[0, :, rows, cols].T  # (n, 2)
-    scores = heat[labels, rows, cols]
-    order = scores.argsort(descending=True, stable=True)
-    boxes = torch.cat([centre - size / 2, centre + size / 2], dim=1)
-    return Detections(boxes[order], centre[order], scores[order], labels[order])
+    heat = raw[:-4].contiguous()
+    high = heat >= math.log(CANDIDATE / (1 - CANDIDATE))
+    labels, rows, cols = (high & (heat == _highest_around(heat))).nonzero(as_tuple=True)
+    order = heat[labels, rows, cols].argsort(descending=True, stable=True)
+    labels, rows, cols = labels[order], rows[order], cols[order]
+    # few numbers, in double and on the CPU: the bits of a single exp depend on how many are worked out beside it
+    seen, cells = raw[-4:, rows, cols].cpu().double(), torch.stack([rows, cols]).cpu()
+    centres, sizes = (x.T.float() for x in _geometry(seen, cells, stride))  # (n, 2)
+    scores = heat[labels, rows, cols].cpu().double().sigmoid().float()
+    return Detections(torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1), centres, scores, labels.cpu())
+
+
+def _highest_around(heat: Tensor) -> Tensor:
+    """The highest of each cell's 3 x 3 neighbourhood, ``(K, h, w)``; what max_pool2d gives, which is slow at it."""
+    wide = F.pad(heat, (1, 1, 1, 1), value=-math.inf)
+    tall = torch.maximum(torch.maximum(wide[:, :-2], wide[:, 2:]), wide[:, 1:-1])
+    return torch.maximum(torch.maximum(tall[..., :-2], tall[..., 2:]), tall[..., 1:-1])

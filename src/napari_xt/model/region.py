@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from napari_xt.errors import ModelError
 from napari_xt.model.backbone import backbone, encoder_info
 from napari_xt.model.config import HEAD_DIM, XTConfig
+from napari_xt.model.convolution import PointwiseConv2d
+from napari_xt.model.folding import fold_norms
 from napari_xt.model.tokens import cut_regions, from_regions, positions
 
 COARSEST_LOCAL = 16  # coarser maps differ too much near a region's border; they reach the heads through the context
-TOGETHER = 16  # sub-regions that an accelerator encodes at a time
+TOGETHER = 16  # regions or sub-regions that an accelerator encodes at a time
+FEW_CELLS = 2  # of the coarsest map: enough to see whether two networks are the same
 
 
 class RegionEncoder(nn.Module):
@@ -65,6 +68,16 @@ class RegionEncoder(nn.Module):
         called = name or config.region_encoder
         given = backbone(called, config.in_channels, config.encoder_px, config.patch_px, pretrained=True)
         self.backbone.load_state_dict(given.state_dict())
+
+    def fold_norms(self) -> None:
+        """Work batch norms into the convolutions before them, for inference; names of parameters change."""
+        generator, place = torch.Generator().manual_seed(0), next(self.backbone.parameters()).device
+        side = self.info.side if self.info.fixed else FEW_CELLS * max(self.info.strides)
+        fold_norms(self.backbone, torch.randn(1, self.config.in_channels, side, side, generator=generator).to(place))
+        if self.pyramid is not None:
+            sample = torch.randn(1, self.config.local.hidden, FEW_CELLS, FEW_CELLS, generator=generator).to(place)
+            for smooth in self.pyramid.smooth.values():
+                fold_norms(smooth, sample)
 
     def _check_sizes(self) -> None:
         config, info = self.config, self.info
@@ -205,9 +218,9 @@ class LocalPyramid(nn.Module):
         super().__init__()
         local = config.local
         self.strides = sorted(channels, reverse=True)
-        self.lateral = nn.ModuleDict({str(s): nn.Conv2d(c, local.hidden, 1) for s, c in channels.items()})
+        self.lateral = nn.ModuleDict({str(s): PointwiseConv2d(c, local.hidden) for s, c in channels.items()})
         self.smooth = nn.ModuleDict({str(s): _conv(local.hidden) for s in channels})
-        self.compact = nn.Conv2d(local.hidden, local.channels, 1)
+        self.compact = PointwiseConv2d(local.hidden, local.channels)
 
     def forward(self, features: dict[int, Tensor], side: int) -> Tensor:
         """Maps by stride, ``(B, *, P / stride, P / stride)`` -> ``(B, c, side, side)``."""

@@ -10,7 +10,7 @@ Gupta et al. (2024), "xT: Nested Tokenization for Larger Context in Large Images
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,9 +24,9 @@ from napari_xt.errors import ModelError
 from napari_xt.model.config import CUSTOM, ModelCard, XTConfig
 from napari_xt.model.context import Layout, context_encoder
 from napari_xt.model.heads import BoxHead, DenseHead, LabelHead, PooledLabelHead, ScoreHead
-from napari_xt.model.region import RegionEncoder
+from napari_xt.model.region import TOGETHER, RegionEncoder
 from napari_xt.model.tokens import from_regions, positions, region_tokens, scan_order, to_full, to_regions, token_map
-from napari_xt.model.zoo import tensor_digest
+from napari_xt.model.zoo import encoder_digest, tensor_digest
 
 STORED = {"float16": torch.float16, "float32": torch.float32}
 
@@ -61,6 +61,7 @@ class XT(nn.Module):
     region_encoder
         A module of your own in place of the one that ``config`` names: it takes normalised regions with halo
         ``(N, C, P, P)`` and returns tokens ``(N, L, D)`` and local features ``(N, c, S / s, S / s)`` of their inner.
+        A run computes with a copy of it (`copy.deepcopy`), in float32 unless bfloat16 is asked for by name.
     context
         A module of your own in place of the one that ``config`` names: ``(B, N, D) -> (B, N, D)``.
 
@@ -72,6 +73,8 @@ class XT(nn.Module):
         What is told about it, of a model that was loaded.
     report
         What was found, ignored and assumed where a released checkpoint was loaded, a line each.
+    region_dtype
+        What the region encoder computes in: float32, but in the copy that a run of lower precision works with.
 
     Raises
     ------
@@ -94,6 +97,7 @@ class XT(nn.Module):
         self.name = "model"
         self.card: ModelCard | None = None
         self.report: tuple[str, ...] = ()
+        self.region_dtype = torch.float32
         dim, local = config.context.dim, config.local.channels
         self.region = RegionEncoder(config) if region_encoder is None else region_encoder
         self.context = context_encoder(config.context) if context is None else context
@@ -113,7 +117,17 @@ class XT(nn.Module):
         """sha256 of the configuration and of the tensors as they are now: which model this is."""
         return tensor_digest(self.config, {name: value.numpy(force=True) for name, value in self.state_dict().items()})
 
-    def prepare(self, pixels: NDArray[Any], channels: Sequence[int] | None = None) -> Tensor:
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(value.numel() * value.element_size() for value in self.state_dict().values())
+
+    @property
+    def encoder_digest(self) -> str:
+        """sha256 of the part of the configuration and tensors that tokens and local features depend on."""
+        return encoder_digest(self.config, {name: v.numpy(force=True) for name, v in self.state_dict().items()})
+
+    def prepare(self, pixels: NDArray[Any], channels: Sequence[int] | None = None, out: Tensor | None = None) -> Tensor:
         """Turn pixels as they are stored into the network's input.
 
         Parameters
@@ -123,26 +137,27 @@ class XT(nn.Module):
             0..1 already. What is not finite becomes the mean.
         channels
             Which of ``pixels``' channels the model's channels are, in its order; default: as they come.
+        out
+            Where to put it: ``(in_channels, Y, X)`` on the CPU, any layout and floating dtype; default: new.
 
         Returns
         -------
         Tensor
-            ``(in_channels, Y, X)`` float32, normalised by mean and standard deviation.
+            ``(in_channels, Y, X)``, float32 unless ``out`` says otherwise, normalised by mean and standard deviation.
 
         Raises
         ------
         ModelError
             The number of channels is not the model's.
         """
-        chosen = pixels if channels is None else pixels[list(channels)]
+        chosen = range(len(pixels)) if channels is None else channels
         if len(chosen) != self.config.in_channels:
             raise ModelError(f"{len(chosen)} channels", f"the model wants {self.config.in_channels}")
-        # numpy, because it divides the same way whatever the number of threads
-        values = _unit_range(chosen)
-        mean = np.asarray(self.config.mean, np.float32)[:, None, None]
-        std = np.asarray(self.config.std, np.float32)[:, None, None]
-        values = (values - mean) / std
-        return torch.from_numpy(np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
+        filled = torch.empty(len(chosen), *pixels.shape[1:]) if out is None else out
+        # channel by channel: what is worked on stays in the cache
+        for plane, channel, mean, std in zip(filled, chosen, self.config.mean, self.config.std, strict=True):
+            plane.copy_(torch.from_numpy(_normalised(pixels[channel], mean, std)))
+        return filled
 
     def encode(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Encode regions independently.
@@ -150,7 +165,7 @@ class XT(nn.Module):
         Parameters
         ----------
         regions
-            Normalised pixels with halo, ``(N, C, P, P)``.
+            Normalised pixels with halo, ``(N, C, P, P)``; in evaluation the encoder sees them as ``region_dtype``.
 
         Returns
         -------
@@ -162,7 +177,7 @@ class XT(nn.Module):
             both: tuple[Tensor, Tensor] = self.region(regions)
             return both
         # on the CPU one by one: some convolutions choose another algorithm, and other bits, for a batch of one
-        parts = torch.split(regions, 1) if regions.device.type == "cpu" else [regions]
+        parts = torch.split(regions.to(self.region_dtype), 1 if regions.device.type == "cpu" else TOGETHER)
         tokens, local = zip(*(self.region(part) for part in parts), strict=True)
         stored = STORED[self.config.stored]
         return torch.cat(tokens).to(stored).float(), torch.cat(local).to(stored).float()
@@ -266,7 +281,12 @@ class XT(nn.Module):
         return XTOutput(mask, boxes, scores, label)
 
     def decode_rows(
-        self, local: Tensor, context: Context, first: int = 0, height: int | None = None
+        self,
+        local: Tensor,
+        context: Context,
+        first: int = 0,
+        height: int | None = None,
+        outputs: Collection[str] = ("mask", "boxes"),
     ) -> tuple[Tensor | None, Tensor | None]:
         """Decode mask and boxes of some rows of a window.
 
@@ -276,6 +296,8 @@ class XT(nn.Module):
             ``(B, c, h, w)``, the assembled local features of rows ``first`` and on of ``height`` (default: all).
         context
             Of the whole window.
+        outputs
+            Which of ``"mask"`` and ``"boxes"`` are wanted.
 
         Returns
         -------
@@ -283,8 +305,10 @@ class XT(nn.Module):
             As in `XTOutput`, of these rows.
         """
         wide = token_map(context.regions)
-        heads = (self.mask_head, self.box_head)
-        mask, boxes = (head(local, wide, first, height) if head else None for head in heads)
+        heads = {"mask": self.mask_head, "boxes": self.box_head}
+        mask, boxes = (
+            head(local, wide, first, height) if head and name in outputs else None for name, head in heads.items()
+        )
         return mask, boxes
 
     def classify(self, context: Context) -> tuple[Tensor | None, Tensor | None]:
@@ -319,8 +343,14 @@ def _label_head(config: XTConfig) -> nn.Module:
     return PooledLabelHead(config.context.dim, len(config.label), config.context.mlp_ratio)
 
 
-def _unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    values = pixels.astype(np.float32)
-    if pixels.dtype.kind in "iu":
-        values /= np.iinfo(pixels.dtype).max
+def _normalised(plane: NDArray[Any], mean: float, std: float) -> NDArray[np.float32]:
+    """One channel ``(Y, X)``; numpy, because it divides the same way whatever the number of threads."""
+    values = plane.astype(np.float32)
+    integer = plane.dtype.kind in "iu"
+    if integer:
+        values /= np.iinfo(plane.dtype).max
+    values -= np.float32(mean)
+    values /= np.float32(std)
+    if not integer:
+        values[~np.isfinite(values)] = 0
     return values

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -30,6 +31,11 @@ SUFFIX = ".safetensors"
 RELEASED = (".ckpt", ".pt", ".pth")
 BUNDLED_NAME = re.compile(r"[\w-]+")
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors format
+ENCODING = (
+    *("region_encoder", "region_px", "halo_px", "sub_regions_px", "patch_px"),
+    *("in_channels", "mean", "std", "local", "stored"),
+)  # fields of `XTConfig` that decide what the region encoder says,
+TOKENS = ("dim", "tokens_per_side", "summary", "project")  # and of its `ContextConfig`
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,17 @@ class ModelInfo:
         """sha256 of the configuration and the tensors: that of the model that `load_model` makes of it."""
         stat = self.path.stat()
         return _digest(self.path, self.config, stat.st_mtime_ns, stat.st_size)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights once they are loaded, as float32."""
+        return _weight_bytes(self.path)
+
+    @property
+    def encoder_digest(self) -> str:
+        """As `XT.encoder_digest`."""
+        stat = self.path.stat()
+        return _encoder_digest(self.path, self.config, stat.st_mtime_ns, stat.st_size)
 
 
 def list_models() -> list[ModelInfo]:
@@ -126,7 +143,20 @@ def _describe_own(path: Path) -> ModelInfo:
 
 def tensor_digest(config: XTConfig, tensors: Mapping[str, NDArray[Any]]) -> str:
     """sha256 of a configuration and its tensors in the order of their names; floats count by their float32 value."""
-    digest = hashlib.sha256(config.to_json().encode())
+    return _digest_of(config.to_json(), tensors)
+
+
+def encoder_digest(config: XTConfig, tensors: Mapping[str, NDArray[Any]]) -> str:
+    """sha256 of all that a region's tokens and local features depend on, of a model's configuration and tensors."""
+    told = json.loads(config.to_json())
+    facts = {name: told.get(name) for name in ENCODING} | {"dense": config.dense}
+    facts |= {name: told["context"].get(name) for name in TOKENS}
+    own = {name: values for name, values in tensors.items() if name.startswith("region.")}
+    return _digest_of(json.dumps(facts, sort_keys=True), own)
+
+
+def _digest_of(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(text.encode())
     for name, values in sorted(tensors.items()):
         digest.update(f"{name}:{values.shape}".encode())
         digest.update(values.astype("<f4" if values.dtype.kind == "f" else "<i8").tobytes())
@@ -135,10 +165,26 @@ def tensor_digest(config: XTConfig, tensors: Mapping[str, NDArray[Any]]) -> str:
 
 @lru_cache(maxsize=64)
 def _digest(path: Path, config: XTConfig, _mtime: int, _size: int) -> str:
+    return tensor_digest(config, _tensors(path))
+
+
+@lru_cache(maxsize=64)
+def _encoder_digest(path: Path, config: XTConfig, _mtime: int, _size: int) -> str:
+    return encoder_digest(config, _tensors(path))
+
+
+def _weight_bytes(path: Path) -> int:
     if path.suffix in RELEASED:
-        return tensor_digest(config, dict(read_released(path).tensors()))
+        return path.stat().st_size
+    shapes = [value.get("shape") for value in _read_header(path).values() if isinstance(value, dict)]
+    return 4 * sum(math.prod(shape) for shape in shapes if shape is not None)
+
+
+def _tensors(path: Path) -> Mapping[str, NDArray[Any]]:
+    if path.suffix in RELEASED:
+        return dict(read_released(path).tensors())
     try:
-        return tensor_digest(config, load_file(path))
+        return load_file(path)
     except SafetensorError as error:
         raise ModelError(path, f"can't be read: {error}", "get the file again") from error
 

@@ -14,8 +14,10 @@ from napari_xt.engine.events import Event, RegionDone, RunFailed, RunFinished, R
 from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.plugin.boxes import COLORED_BY, LayerData, exchange, in_color_of, kind_for, set_boxes
 from napari_xt.plugin.overlays import TAG, Overlay, Place, Role, layer_data
+from napari_xt.plugin.previews import PreviewPicture, preview_layer
 from napari_xt.plugin.synthetic import synthetic_name
 
+READ_S = 0.1  # what is new is read at most so often
 REFRESH_S = 0.2  # layers are refreshed at most so often
 SHOW_SHARE = 10  # drawing boxes takes at most one part in so many of the time
 
@@ -48,10 +50,13 @@ class LiveLayers:
         self.prediction: Prediction | None = None
         self._viewer = viewer
         self._overlay: Overlay | None = None
+        self._previews: PreviewPicture | None = None
+        self._settled = False  # regions were, since the overlay was read
         self._run_id = ""
         self._layers: dict[Role, Layer] | None = None
         self._shown = (0, 0)  # versions of mask and tables
-        self._next = self._next_boxes = 0.0
+        self._shown_previews = 0
+        self._next = self._next_boxes = self._next_read = 0.0
 
     @property
     def shown(self) -> bool:
@@ -70,17 +75,39 @@ class LiveLayers:
             self._run_id = event.run_id
             self.prediction = open_prediction(event.out, threshold=event.plan.threshold)
             self._overlay = Overlay(self.prediction)
-        elif self._overlay is not None:
+            if event.plan.preview and not self.prediction.complete:
+                self._previews = PreviewPicture(self.prediction)
+        elif isinstance(event, (RunFinished, RunFailed)):
+            self.read_all()
+        else:
             if isinstance(event, RegionDone):
-                self._overlay.mark(event.region)
-                self._overlay.read()
-            elif isinstance(event, (RunFinished, RunFailed)):
-                self._overlay.read(all=True)
+                self._mark(event)
+            self._read_marked()
 
     def read_all(self) -> None:
         """Read all that the store holds by now."""
         if self._overlay is not None:
             self._overlay.read(all=True)
+        if self._previews is not None:
+            self._previews.read()
+
+    def _mark(self, event: RegionDone) -> None:
+        if self._overlay is not None and event.kind != "preview":
+            self._overlay.mark(event.region)
+            self._settled = True
+        if self._previews is not None:
+            self._previews.mark(event.region, event.kind)
+
+    def _read_marked(self) -> None:
+        """Read what was marked, unless that was done a moment ago."""
+        if time.monotonic() < self._next_read:
+            return
+        if self._overlay is not None and self._settled:
+            self._overlay.read()
+            self._settled = False
+        if self._previews is not None:
+            self._previews.read()
+        self._next_read = time.monotonic() + READ_S
 
     def show(self, *, now: bool = False) -> None:
         """Bring the layers up to date, unless they have been a moment ago and ``now`` is not asked for."""
@@ -94,12 +121,22 @@ class LiveLayers:
         if overlay.mask_version != mask:
             self._refresh("mask")
             mask = overlay.mask_version
+        if self._previews is not None and self._previews.version != self._shown_previews:
+            self._shown_previews = self._previews.version
+            self._refresh("preview")
         if overlay.tables_version != tables and (now or at >= self._next_boxes):
             self._refresh("scores")
             if self._show_boxes(overlay, all=now):
                 tables = overlay.tables_version
             self._next_boxes = at + SHOW_SHARE * (time.monotonic() - at)
         self._shown = mask, tables
+
+    def end(self) -> None:
+        """Bring the layers up to date for the last time; the previews go."""
+        self.show(now=True)
+        self._previews = None
+        if (layer := self._there("preview")) is not None:
+            self._viewer.layers.remove(layer)
 
     def show_again(self) -> None:
         """Put this run's layers back in the place of another run's over the same image."""
@@ -116,6 +153,10 @@ class LiveLayers:
         for role in overlay.roles:
             data = layer_data(overlay, role, place, synthetic_name(self.image), tag)
             self._layers[role] = self._put(data, old.pop(role, None))
+        if self._previews is not None:
+            self._shown_previews = self._previews.version
+            data = preview_layer(self._previews, overlay.prediction, place, synthetic_name(self.image), tag)
+            self._layers["preview"] = self._put(data, None, below=self._layers["mask"])
         for layer in old.values():
             self._viewer.layers.remove(layer)
 
@@ -125,14 +166,17 @@ class LiveLayers:
         tags = [(layer, layer.metadata[TAG]) for layer in self._viewer.layers if is_run_layer(layer)]
         return {tag["role"]: layer for layer, tag in tags if tag.get("image") == image}
 
-    def _put(self, data: LayerData, old: Layer | None) -> Layer:
-        """The layer of ``data``, in the old one's place and as visible, in the same object where that can be."""
+    def _put(self, data: LayerData, old: Layer | None, below: Layer | None = None) -> Layer:
+        """The layer of ``data``, in the old one's place and as visible, in the same object where that can be.
+
+        A new one is ``below`` another, or above all.
+        """
         if old is not None and _takes(old, data):
             _replace(old, data)
             return old
         layer = Layer.create(*data if old is None or kind(old) not in COLORED_BY else in_color_of(old, data))
         layers = self._viewer.layers
-        active, place = layers.selection.active, len(layers)
+        active, place = layers.selection.active, len(layers) if below is None else layers.index(below)
         if old is not None:
             place = layers.index(old)
             for name in ("name", "visible", "opacity", "blending"):

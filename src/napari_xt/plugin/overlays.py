@@ -15,12 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Frame, Region
+from napari_xt.io.layout import Layout
 from napari_xt.io.prediction import Prediction
 from napari_xt.io.swatches import COLOURS
 from napari_xt.io.synthetic import MASK
 from napari_xt.plugin.boxes import LayerData, boxes_layer
 
-Role = Literal["scores", "mask", "boxes"]
+Role = Literal["scores", "preview", "mask", "boxes"]
 
 TAG = "napari_xt"
 TABLES_EVERY_S = 1.0
@@ -179,6 +180,11 @@ def layer_data(overlay: Overlay, role: Role, place: Place, name: str, tag: Mappi
     return data, {**meta, **about}, kind
 
 
+def class_colors(layout: Layout) -> list[tuple[int, int, int, int]]:
+    """The colour of each mask class, ``(r, g, b, a)`` in 0..255."""
+    return [CLASS_COLORS.get(name, layout.rgba(value)) for value, name in enumerate(layout.mask or ())]
+
+
 def mask_style(names: Sequence[str], colors: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Layer arguments of a mask: the class names of its values and their colours, ``(r, g, b, a)`` in 0..255."""
     shares: dict[int | None, Any] = {value: tuple(v / 255 for v in color) for value, color in enumerate(colors)}
@@ -196,11 +202,9 @@ def _boxes_layer(overlay: Overlay, place: Place) -> LayerData:
 
 def _mask_layer(overlay: Overlay, place: Place) -> LayerData:
     layout = overlay.prediction.layout
-    names = layout.mask or ()
-    colors = [CLASS_COLORS.get(name, layout.rgba(value)) for value, name in enumerate(names)]
     meta = {
         "multiscale": len(overlay.mask) > 1,
-        **mask_style(names, colors),
+        **mask_style(layout.mask or (), class_colors(layout)),
         **place.cells(*layout.frame.px_per_run),
     }
     return overlay.mask if len(overlay.mask) > 1 else overlay.mask[0], meta, "labels"

@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
 
-from napari_xt.engine.events import Event
+from napari_xt.engine.events import Event, Notice
+from napari_xt.engine.focus import Focus
 from napari_xt.engine.plan import Model, Plan, plan
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import ImageNotFoundError, SettingsError, XTError
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
     from napari_xt.plugin._thread import Pull
     from napari_xt.plugin.live import LiveLayers
+    from napari_xt.plugin.view import Follower
 
+KEEP: Final = "features"  # who looks at a result switches the context on and off
 _sessions: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
 
 
@@ -98,7 +101,7 @@ def planned(layer: Layer, model: Model | str | os.PathLike[str], settings: RunSe
 
     known = describe(find_model(model)) if isinstance(model, (str, os.PathLike)) else model
     refuse_real(known, layer)
-    return plan(shown_image(layer), known, settings)
+    return plan(shown_image(layer), known, replace(settings, keep=settings.keep or KEEP))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +133,19 @@ class RunHandle:
     def __init__(self, viewer: Viewer, layer: Layer, session: Session, job: Job) -> None:
         from napari_xt.plugin._thread import Pull
         from napari_xt.plugin.live import LiveLayers
+        from napari_xt.plugin.view import Follower
 
         self.image, self.job = layer, job
         self._session = session
         self.state: RunState = session.start(layer.name if job.settings.context else f"{layer.name} without context")
         self._live: LiveLayers = LiveLayers(viewer, layer)
-        live = self._live
+        live, focus = self._live, Focus()
+        self._follower: Follower = Follower(viewer, layer, focus)
         try:
-            self._pull: Pull = Pull(lambda: _events(live, job), self._take, self._end, viewer)
+            self._pull: Pull = Pull(lambda: _events(live, job, focus), self._take, self._end, viewer)
             self.state.stopper = self._pull.stop
         except XTError as error:
+            self._follower.end()
             session.end(self.state, error)
             raise
         session.started.emit(self)
@@ -196,26 +202,37 @@ class RunHandle:
 
     def _take(self, event: Event) -> None:
         self._live.show()
+        self._follower.look()
         self._session.take(self.state, event)
+        if isinstance(event, Notice):
+            _tell(event.text)
 
     def _end(self, error: Exception | None) -> None:
-        self._live.show(now=True)
+        self._follower.end()
+        self._live.end()
         self._session.end(self.state, error)
         if error is not None:
             _notify(error)
 
 
-def _events(live: LiveLayers, job: Job) -> Iterator[Event]:
+def _events(live: LiveLayers, job: Job, focus: Focus) -> Iterator[Event]:
     """The run itself, in its own thread: loading the model imports torch, and the layers' pixels are read here."""
     from napari_xt.engine.run import stream
     from napari_xt.plugin.reader import shown_image
 
     try:
-        for event in stream(shown_image(live.image), job.model, job.settings, out=job.out):
+        for event in stream(shown_image(live.image), job.model, job.settings, out=job.out, focus=focus):
             live.read(event)
             yield event
     finally:
         live.read_all()
+
+
+def _tell(text: str) -> None:
+    """Tell the user something that is no error."""
+    from napari.utils.notifications import show_info
+
+    show_info(text)
 
 
 def _notify(error: Exception) -> None:
@@ -229,11 +246,11 @@ def _notify(error: Exception) -> None:
 
 
 def _settings(viewer: Viewer, layer: Layer, options: dict[str, object]) -> RunSettings:
-    """The options, with the plane that the sliders show where none is named."""
+    """The options, with what a viewer wants and the plane that the sliders show where nothing is said of these."""
     from napari_xt.plugin.reader import shown_image
     from napari_xt.plugin.view import plane_in_view
 
-    settings = RunSettings.of(**options)
+    settings = RunSettings.of(**{"preview": True, "keep": KEEP} | options)
     if settings.plane is None and (plane := plane_in_view(viewer, layer, open_image(shown_image(layer)).axes)):
         return RunSettings.merged(settings, {"plane": plane})
     return settings

@@ -11,7 +11,7 @@ from typing import Literal
 
 from psygnal import Signal
 
-from napari_xt.engine.events import Event, RunFailed, RunFinished, RunStarted, StageProgress, Summary
+from napari_xt.engine.events import Event, Notice, RunFailed, RunFinished, RunStarted, StageProgress, Summary
 from napari_xt.engine.plan import Plan
 from napari_xt.errors import RunError
 
@@ -23,7 +23,7 @@ OVER: tuple[Phase, ...] = ("done", "stopped", "failed")
 class RunState:
     """One run as its user sees it: ``done`` of ``total`` regions, ``rate`` in regions a second.
 
-    ``stopper`` asks the run to end; it is there while the run goes on.
+    ``notices`` are the sentences that it told its user. ``stopper`` asks the run to end; it is there while it goes on.
     """
 
     name: str
@@ -36,6 +36,7 @@ class RunState:
     rate: float = 0.0
     error: Exception | None = None
     summary: Summary | None = None
+    notices: list[str] = field(default_factory=list)
     stopper: Callable[[], None] | None = field(default=None, repr=False)
     _begin: tuple[int, float] = field(default=(0, 0.0), repr=False)
 
@@ -59,6 +60,8 @@ class RunState:
             self.done, self.summary, self.rate = self.total, event.summary, event.summary.regions_per_second
         elif isinstance(event, RunFailed):
             self.error = event.error
+        elif isinstance(event, Notice):
+            self.notices.append(event.text)
 
     def __str__(self) -> str:
         return " ".join(_words(self).split())
@@ -138,7 +141,9 @@ def _summary(state: RunState) -> str:
     summary = state.summary
     assert summary is not None
     damage = f", {summary.failed} failed" if summary.failed else ""
-    if not summary.encoded:
+    now = summary.encoded + summary.reused
+    if not now:
         return f"{state.name}: was done already, {summary.regions} regions{damage}"
-    pace = f"{summary.encoded} regions in {summary.seconds:.1f} s, {summary.regions_per_second:.1f} regions/s"
+    taken = f" ({summary.reused} of them encoded before)" if summary.reused else ""
+    pace = f"{now} regions{taken} in {summary.seconds:.1f} s, {summary.regions_per_second:.1f} regions/s"
     return f"{state.name}: done, {pace}{damage}"

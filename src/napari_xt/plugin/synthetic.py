@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari_xt.errors import ModelError
-from napari_xt.io.computed import ComputedArray
+from napari_xt.io.synthetic import SyntheticArray
 from napari_xt.plugin.reader import Level
 
 WORD = "synthetic"
@@ -17,7 +17,7 @@ WORD = "synthetic"
 def is_synthetic(layer: Any) -> bool:
     """Whether an image layer shows the synthetic slide: its data tell, as a name or a mark could be on any image."""
     finest = layer.data[0] if layer.multiscale else layer.data
-    return isinstance(finest.image.levels[0] if isinstance(finest, Level) else finest, ComputedArray)
+    return isinstance(finest.image.levels[0] if isinstance(finest, Level) else finest, SyntheticArray)
 
 
 def synthetic_name(layer: Any) -> str:

@@ -1,15 +1,20 @@
-"""Which part of an image is on the screen. Knows a viewer's camera and canvas; must not know runs or Qt."""
+"""Which part of an image is on the screen. Knows a viewer's camera and canvas, and a focus; must not know Qt."""
 
 from __future__ import annotations
 
 import itertools
+from time import monotonic
 from typing import Any
 
 import numpy as np
 from napari.layers import Layer
 from napari.viewer import Viewer
 
+from napari_xt.engine.focus import Focus
 from napari_xt.geometry import Box
+
+FLAT = 2  # dimensions that are displayed
+FOLLOW_S = 0.1  # a view that moves is looked at so often
 
 
 def plain(viewer: Viewer) -> Viewer:
@@ -32,6 +37,43 @@ def visible_box(viewer: Viewer, layer: Layer) -> Box | None:
     first, last = np.floor(data.min(axis=0)), np.ceil(data.max(axis=0))
     box = Box(int(first[0]), int(first[1]), int(last[0]), int(last[1])).clip(Box(0, 0, *_shape(layer)))
     return None if box.empty else box
+
+
+class Follower:
+    """Keeps a focus on the part of an image layer that the canvas shows; on nothing where that is all of it or none.
+
+    Parameters
+    ----------
+    viewer, layer
+        Where, and what is looked at.
+    focus
+        Whose box is set while the view moves, until `end`.
+    """
+
+    def __init__(self, viewer: Viewer, layer: Layer, focus: Focus) -> None:
+        self._viewer, self._layer, self._focus = viewer, layer, focus
+        self._moved, self._next = True, 0.0
+        self._events = viewer.scene.camera.events, viewer.dims.events
+        for events in self._events:
+            events.connect(self._move)
+        self.look()
+
+    def look(self) -> None:
+        """Set the focus where the view has moved, unless that was done a moment ago: then when it is called again."""
+        if not self._moved or monotonic() < self._next:
+            return
+        box, whole = visible_box(self._viewer, self._layer), Box(0, 0, *_shape(self._layer))
+        self._focus.box = None if box == whole or self._viewer.dims.ndisplay != FLAT else box
+        self._moved, self._next = False, monotonic() + FOLLOW_S
+
+    def end(self) -> None:
+        """Let the view go."""
+        for events in self._events:
+            events.disconnect(self._move)
+
+    def _move(self) -> None:
+        self._moved = True
+        self.look()
 
 
 def plane_in_view(viewer: Viewer, layer: Layer, axes: str) -> dict[str, int]:

@@ -124,7 +124,7 @@ def _in_strip(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return boxes[(boxes[:, 0] + boxes[:, 2]) / 2 >= HELD_OUT_FROM]
 
 
-def measure(model: XT, data: Path) -> dict[str, float]:
+def measure(model: XT, data: Path, precision: str = "float32") -> dict[str, float]:
     """Run the model over the Yellowstone scene, as a user would, and give its figures on the strip.
 
     Returns
@@ -135,7 +135,7 @@ def measure(model: XT, data: Path) -> dict[str, float]:
     """
     scene = read_scene(data / "yellowstone_a.png")
     with TemporaryDirectory() as folder:
-        prediction = predict(data / "yellowstone_a.png", model, out=Path(folder) / "scene.xt.zarr")
+        prediction = predict(data / "yellowstone_a.png", model, out=Path(folder) / "scene.xt.zarr", precision=precision)
         quality = strip_quality(prediction.boxes[["y0", "x0", "y1", "x1"]].to_numpy(), scene.boxes)
         crown = np.asarray(prediction.mask[0][HELD_OUT_FROM:]) == 1
         scores = prediction.scores

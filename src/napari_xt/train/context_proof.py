@@ -12,10 +12,8 @@ that was never trained on: the one that napari offers as a sample. Knows how to 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +25,7 @@ from typing import get_args
 import numpy as np
 import torch
 
+from napari_xt.engine.figures import Figure, Figures
 from napari_xt.io.synthetic import SyntheticSlide
 from napari_xt.model.checkpoint import save_model
 from napari_xt.model.config import ContextKind, ModelCard
@@ -161,7 +160,7 @@ def spreads(rows: Sequence[Row], figure: str) -> dict[str, Spread]:
     return {e: Spread(seeds, tuple(v - none[s] for s, v in seeds.items() if s in none)) for e, seeds in values.items()}
 
 
-def figures(rows: Sequence[Row]) -> dict[str, dict[str, object]]:
+def figures(rows: Sequence[Row]) -> dict[str, Figure]:
     """The comparison by name: ``value`` is the mean over seeds, 0..1."""
     seconds = {e: float(np.mean([r.seconds for r in rows if r.encoder == e])) for e in {r.encoder for r in rows}}
     return {
@@ -182,8 +181,9 @@ def figures(rows: Sequence[Row]) -> dict[str, dict[str, object]]:
 
 def write_figures(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """Write the comparison and what machine it ran on as JSON."""
-    machine = {"system": platform.platform(), "cores": os.cpu_count(), "torch": torch.__version__, "threads": 1}
-    Path(path).write_text(json.dumps({"machine": machine, "figures": figures(rows)}, indent=2) + "\n")
+    told = Figures(lambda _: None)
+    told.figures |= figures(rows)
+    told.write(path)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -20,7 +20,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_xt.engine.plan import Plan, card
+from napari_xt.engine.card import card
+from napari_xt.engine.plan import Plan
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import SettingsError, XTError
 from napari_xt.plugin.contexts import Contexts
@@ -32,6 +33,7 @@ from napari_xt.plugin.widgets.form import Form
 from napari_xt.plugin.widgets.image_combo import ImageCombo, alive
 
 CARD_AFTER_MS = 200
+NOTICES = 3  # that are shown, the newest
 SYNTHETIC = "<p><b>synthetic</b>: the image is made up to show what context does</p>"
 
 
@@ -222,7 +224,7 @@ class RunWidget(QWidget):
         self.progress.setRange(0, state.total if state.total or not going_on else 0)
         self.progress.setFormat("%v of %m regions")
         self.progress.setValue(state.done)
-        self.status.setText(str(state))
+        self.status.setText("\n".join([str(state), *state.notices[-NOTICES:]]))
 
 
 class _Column(QScrollArea):
