@@ -19,6 +19,7 @@ SCRIPTS: dict[str, tuple[set[str], list[str]]] = {
     "selective_scan": ({"selective_scan.forward.L64.E512.threads1", "selective_scan.difference.L64.E512.threads1"}, []),
     "boxes": ({"boxes.end_to_end.N5000.time", "boxes.end_to_end.N5000.memory", "boxes.pile.N5000.time"}, []),
     "seams": ({"seams.recall.scene", "seams.recall_same.scene", "seams.change.mask"}, []),
+    "preflight": ({f"preflight.{what}.canopy.600x500.window_2" for what in ("memory", "disk", "seconds")}, []),
     "swin_v2": ({"swin_v2.matmul.float32", "swin_v2.swinv2_tiny_window8_256.side64.batch1.float32"}, []),
     "whole_image": ({"whole_image.whole.256x512", "whole_image.hyper.256x512", "whole_image.mamba.256x512"}, []),
     "context_encoders": ({"context_encoders.mamba.N1024", "context_encoders.mamba.memory"}, ["--only", "mamba"]),

@@ -18,6 +18,7 @@ import zarr
 
 import napari_xt as xt
 from napari_xt.cli import main
+from napari_xt.engine import estimate, windows, writer
 from napari_xt.engine.machine import Machine, Measured, cores, free_bytes, peak_bytes
 from napari_xt.engine.measured import place, recall, remember
 from napari_xt.engine.plan import Plan, plan
@@ -235,6 +236,11 @@ def test_what_is_remembered_is_of_one_model_device_and_precision() -> None:
     assert recall(CANOPY, MACHINE, "bfloat16") is None
     assert recall(CANOPY, replace(MACHINE, device="cuda"), "float32") is None
     assert recall(SMALL, MACHINE, "float32") is None
+    remember(CANOPY, replace(MACHINE, device="cuda:1"), "bfloat16", KNOWN)
+    assert recall(CANOPY, replace(MACHINE, device="cuda"), "bfloat16") == KNOWN
+    likely = recall(CANOPY, replace(MACHINE, device="auto"), "float32")
+    assert likely is not None
+    assert likely.seconds == KNOWN.seconds * MACHINE.cores  # one region after the other, whatever the workers
 
 
 def test_runs_count_more_than_probes_and_the_fastest_most() -> None:
@@ -303,6 +309,12 @@ def group(limit: int, used: int, cache: int) -> dict[str, str]:
 
 
 # -- against runs
+
+
+def test_what_is_counted_is_what_a_run_keeps() -> None:
+    assert estimate.GROUP == writer.GROUP_REGIONS
+    assert estimate.BATCHES == windows.BATCHES_AHEAD
+
 
 SPREAD = {
     "the bundled scene": (2472, 2299, "canopy", {}),

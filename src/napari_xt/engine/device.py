@@ -151,8 +151,8 @@ def _keep_freed_memory() -> None:
     """Have glibc keep the memory of one region's tensors for the next one's; other C libraries are left alone.
 
     It would give large pieces back and take them again, page by page: up to a third of the time of a small encoder.
-    What is larger than any of them, as the rows of pixels that are read, is given back: kept, it is left in pieces between
-    smaller ones, a quarter of a GiB of them in a gigapixel's run.
+    What is larger than any of them, as the rows of pixels that are read, is given back: kept, it would be left between
+    smaller pieces, a quarter of a GiB of it in the run of a gigapixel.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 THREAD_BYTES = 12 * MIB  # of a worker: what its allocator holds besides tensors
 ENCODER_BYTES = 250  # a pixel that the region encoder sees, where no probe has told
-HELD = 1.3  # memory that is held over memory that is used: allocators give back late and in pieces
-GROUP = 64  # regions that are handed over together (windows and writer)
-DECODING = 2  # steps that are decoded, or wait for it
-GROUPS = 3  # with the writer or on their way to it
+HELD, ROWS_HELD = 1.3, 1.5  # memory that is held over memory that is used: allocators give back late and in pieces
+GROUP, BATCHES = 64, 2  # regions that are handed over together, batches begun ahead (as in writer and windows)
+WRITTEN_GROUPS, LARGE_GROUPS = 3, 4  # are on their way into the store; into that of a large window, from the reader on
 HEAD_CELLS, HEAD_BYTES = 64 * 512, 4 * 64 * 3  # of local features that a head works on at a time, bytes a cell
 # bytes of the context encoder for each channel of each token, and at most for each channel whatever the tokens
 CONTEXT_BYTES: Mapping[ContextKind, tuple[int, int]] = {
@@ -38,7 +37,7 @@ CONTEXT_BYTES: Mapping[ContextKind, tuple[int, int]] = {
     "none": (4, 0),
     "custom": (48, 0),
 }
-START_SECONDS = 1.0  # to make the store, and to finish it
+START_SECONDS = 0.5  # to make the store, and to finish it
 READ_WRITE_SECONDS = 2e-8  # a pixel: read, cut, written, of which a probe of the network knows nothing
 
 # compressed over plain, for aerial, street and microscope images with a network that knows its classes
@@ -102,41 +101,43 @@ def _shared(subject: Subject) -> dict[str, int]:
         "process": LOADED_BYTES,
         "weights": int(copied * subject.weight_bytes),
         "workers": int(plan.workers * (HELD * working + THREAD_BYTES)),
-        "pixels": kept_bytes(subject.image, plan),
     }
 
 
 def _windows(subject: Subject) -> dict[str, int]:
-    """Of windows that are in memory: some are encoded, some decoded, some written."""
+    """Of windows that are in memory: steps that are read ahead, encoded and decoded, groups that are written."""
     plan = subject.plan
-    counts = [sum(prod(window.shape) for window in step.windows) for step in subject.steps]
-    step = max(counts, default=0)
-    ahead = max(GROUP, 2 * plan.workers * plan.batch)
-    begun = min((1 + ceil(ahead / max(1, step)) + DECODING) * step, plan.regions)
-    encoded = min((2 + DECODING) * step, plan.regions)
-    writing = min(GROUPS * max(GROUP, step), plan.regions)
+    step = max((sum(prod(window.shape) for window in step.windows) for step in subject.steps), default=0)
+    ahead = max(GROUP, BATCHES * plan.workers * plan.batch)
+    read, encoded = ((steps * step) for steps in (2 + ceil(ahead / max(1, step)), 2))
+    written = max(WRITTEN_GROUPS * GROUP, int(1.5 * step))
     return {
-        "read": int(HELD * begun * _read(subject)),
-        "encoded": int(HELD * encoded * _encoded(subject)),
+        "pixels": kept_bytes(subject.image, plan),
+        "read": int(HELD * min(read, plan.regions) * _read(subject)),
+        "encoded": int(HELD * min(encoded, plan.regions) * _encoded(subject)),
         "context": int(HELD * _context(subject)) * min(2, plan.workers),
-        "decoded": int(HELD * writing * _decoded(subject)),
+        "written": int(HELD * min(written, plan.regions) * _written(subject)),
     }
 
 
 def _large(subject: Subject) -> dict[str, int]:
-    """Of a window that waits on disk: groups are encoded and written, then rows of blocks are decoded."""
+    """Of a window that waits on disk: groups are read, encoded and written, then rows of blocks decoded from there.
+
+    What the groups took is not given back; the pixels are.
+    """
     plan = subject.plan
-    cells = (subject.config.region_px // plan.stride) ** 2
     (window,) = (window for step in subject.steps for window in step.windows)
-    across, k = window.shape[1], plan.grid.block_regions
-    groups = int(HELD * (2 + GROUPS) * GROUP * (_read(subject) + 1.5 * _encoded(subject)))
-    dense = subject.config.dense
-    boxes = 4 * cells * (len(subject.config.boxes or ()) + 4)
+    k, cells = plan.grid.block_regions, (subject.config.region_px // plan.stride) ** 2
+    boxes = (2 * k + 2) * 4 * cells * (len(subject.config.boxes or ()) + 4)
     shelved = 2 * k * prod(subject.shelf.local) * (4 if subject.config.stored == "float32" else 2)
-    region = (2 * k + 2) * boxes + shelved + plan.workers * 2 * _encoded(subject) + k * 2 * _decoded(subject)
-    rows = int(HELD * across * region) * dense
-    decoding = _context(subject) + rows
-    return {"groups": max(0, groups - decoding), "context": _context(subject), "rows": rows}
+    region = boxes + shelved + 2 * plan.workers * _encoded(subject) + 2 * k * _written(subject)
+    rows = int(ROWS_HELD * window.shape[1] * region) * subject.config.dense + _context(subject)
+    pixels = kept_bytes(subject.image, plan)
+    return {
+        "groups": int(HELD * LARGE_GROUPS * GROUP * (_read(subject) + 1.5 * _encoded(subject))),
+        "pixels": max(0, pixels - rows),
+        "rows": rows,
+    }
 
 
 def _read(subject: Subject) -> int:
@@ -151,7 +152,7 @@ def _encoded(subject: Subject) -> int:
     return 4 * (prod(subject.shelf.tokens) + prod(subject.shelf.local))
 
 
-def _decoded(subject: Subject) -> int:
+def _written(subject: Subject) -> int:
     """Bytes of a region that is on its way into the store."""
     plan, pixels = subject.plan, subject.config.region_px**2
     mask = pixels + len(subject.config.mask or ()) * pixels // plan.stride**2 if "mask" in plan.outputs else 0

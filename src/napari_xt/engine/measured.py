@@ -12,7 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ import platformdirs
 
 from napari_xt._version import __version__
 from napari_xt.engine.machine import Machine, Measured
-from napari_xt.model.config import XTConfig
+from napari_xt.model.config import CUSTOM, XTConfig
 
 FILE = "measured.json"
 MOST = 200  # models: older ones are forgotten
 LARGEST_BYTES = 1 << 20
+ON_GPU = (("cuda", "bfloat16"), ("cuda", "float32"), ("mps", "float32"))
 
 
 def place() -> Path:
@@ -37,18 +38,26 @@ def recall(config: XTConfig, machine: Machine, precision: str) -> Measured | Non
     """What was measured of a model like this on a machine like this, if anything.
 
     It goes by the configuration: what weights say makes no network faster. Where the device is not known yet, what was
-    measured last counts.
+    measured last counts, as if by that many workers.
     """
     known = _read()
     if machine.device != "auto":
         return _measured(known.get(_key(config, machine, precision)))
-    devices = ("cpu", "cuda", "mps")
-    keys = {_key(config, Machine(device=device, cores=machine.cores), precision) for device in devices}
-    return next((_measured(value) for key, value in reversed(known.items()) if key in keys), None)
+    likely = {_key(config, replace(machine, device=d), p): d for d, p in (("cpu", precision), *ON_GPU)}
+    for key in filter(likely.__contains__, reversed(known)):
+        found = _measured(known[key])
+        if found is not None:
+            return found if likely[key] == "cpu" else replace(found, seconds=found.seconds * machine.cores)
+    return None
 
 
 def remember(config: XTConfig, machine: Machine, precision: str, found: Measured) -> None:
-    """Keep what was measured; of two whole runs the faster, since nothing but other work makes one slower."""
+    """Keep what was measured; of two whole runs the faster, since nothing but other work makes one slower.
+
+    Not of encoders of the user's own: the configuration does not tell one from another.
+    """
+    if config.region_encoder == CUSTOM:
+        return
     known, key = _read(), _key(config, machine, precision)
     before = _measured(known.pop(key, None))
     if before is not None and before.whole and (not found.whole or before.seconds < found.seconds):

@@ -109,9 +109,10 @@ class Reader:
 
 
 def kept_bytes(image: Image, plan: Plan) -> int:
-    """Bytes of pixels that a `Reader` keeps at most."""
+    """Bytes of pixels that a `Reader` keeps at most; at times as many again are on their way."""
     slab, whole = _slab_bytes(image, plan), _across(plan).height * _row_bytes(image, plan)
-    return min(KEPT_BYTES // max(1, slab) * slab, _slabs_at_once(image, plan) * slab, whole)
+    kept = min(KEPT_BYTES // max(1, slab), _slabs_at_once(image, plan)) * slab
+    return min(2 * kept, whole)
 
 
 def _across(plan: Plan) -> Box:
