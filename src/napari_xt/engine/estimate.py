@@ -38,7 +38,7 @@ CONTEXT_BYTES: Mapping[ContextKind, tuple[int, int]] = {
     "custom": (48, 0),
 }
 START_SECONDS = 0.5  # to make the store, and to finish it
-READ_WRITE_SECONDS = 2e-8  # a pixel: read, cut, written, of which a probe of the network knows nothing
+READ_WRITE_SECONDS = 4e-8  # a pixel: read, cut, written, of which a probe of the network knows nothing
 
 # compressed over plain, for aerial, street and microscope images with a network that knows its classes
 MASK_RATIO, PROBABILITY_RATIO, OVERVIEW_RATIO = 0.02, 0.36, 0.86
