@@ -52,7 +52,7 @@ def recall(config: XTConfig, machine: Machine, precision: str) -> Measured | Non
 
 
 def remember(config: XTConfig, machine: Machine, precision: str, found: Measured) -> None:
-    """Keep what was measured; of two whole runs the faster, since nothing but other work makes one slower.
+    """Keep what was measured: the last whole run, or before there is one the last probe.
 
     Not of encoders of the user's own: the configuration does not tell one from another.
     """
@@ -60,7 +60,7 @@ def remember(config: XTConfig, machine: Machine, precision: str, found: Measured
         return
     known, key = _read(), _key(config, machine, precision)
     before = _measured(known.pop(key, None))
-    if before is not None and before.whole and (not found.whole or before.seconds < found.seconds):
+    if before is not None and before.whole and not found.whole:
         found = before
     _write(dict(list({**known, key: asdict(found)}.items())[-MOST:]))
 

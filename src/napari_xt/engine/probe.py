@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -25,7 +25,7 @@ from napari_xt.engine import stages
 from napari_xt.engine.decode import bands, decode
 from napari_xt.engine.device import machine, placed
 from napari_xt.engine.estimate import START_SECONDS
-from napari_xt.engine.events import Event, RunFinished, RunStarted, Summary
+from napari_xt.engine.events import Event, RunFinished, RunStarted, StageProgress, Summary
 from napari_xt.engine.machine import Machine, Measured
 from napari_xt.engine.measured import recall, remember
 from napari_xt.engine.plan import Model, Plan, informed, plan, precision_of
@@ -82,28 +82,49 @@ def ready(model: Model, settings: RunSettings) -> Machine:
 
 def learning(events: Generator[Event], config: XTConfig) -> Generator[Event]:
     """The events of a run; what a whole one has taken is remembered."""
-    plan, waited, worked = None, 0.0, 0.0
+    seen: _Seen | None = None
     with closing(events):
         for event in events:
             if isinstance(event, RunStarted):
-                plan, worked = event.plan, time.process_time()
-            elif isinstance(event, RunFinished) and plan is not None:
-                _learn(plan, config, event.summary, waited, time.process_time() - worked)
+                seen = _Seen(event.plan, time.process_time())
+            elif isinstance(event, StageProgress) and event.stage == "encode" and seen is not None:
+                seen.count(event.done)
+            elif isinstance(event, RunFinished) and seen is not None:
+                _learn(seen, config, event.summary)
             begun = time.monotonic()
             yield event
-            waited += time.monotonic() - begun
+            if seen is not None:
+                seen.waited += time.monotonic() - begun
 
 
-def _learn(plan: Plan, config: XTConfig, summary: Summary, waited: float, worked: float) -> None:
+@dataclass(slots=True)
+class _Seen:
+    """A run so far: regions ``encoded`` by it, not before; seconds that it ``waited`` for who asked for it."""
+
+    plan: Plan
+    begun: float
+    encoded: int = 0
+    waited: float = 0.0
+    _last: int = 0
+
+    def count(self, done: int) -> None:
+        self.encoded += min(max(0, done - self._last), self.plan.batch)  # what was there is counted in one leap
+        self._last = max(done, self._last)
+
+
+def _learn(seen: _Seen, config: XTConfig, summary: Summary) -> None:
     """Remember a run that did all that its model does, of enough regions and without waiting for who asked for it.
 
-    On a CPU that others use, too, the seconds that the process ``worked`` tell how long it takes where they don't.
+    On a CPU that others use, too, the seconds that the process worked tell how long it takes where they don't.
     """
+    plan = seen.plan
     usual = plan.context and set(plan.outputs) == set(config.outputs)
-    encoded = not plan.reused and not plan.skipped and not summary.failed
-    if usual and encoded and summary.encoded >= LEARNT and waited < PAUSED * summary.seconds:
+    all_here = not plan.reused and not plan.skipped and not summary.failed
+    all_here &= seen.encoded >= (0.9 * plan.regions if plan.large else LEARNT)
+    if usual and all_here and seen.waited < PAUSED * summary.seconds:
         total = (summary.seconds - min(START_SECONDS, summary.seconds / 2)) * plan.workers
-        seconds = (min(total, worked / BUSY) if plan.machine.on_cpu else total) / summary.encoded
+        worked = (time.process_time() - seen.begun) / BUSY
+        seconds = (min(total, worked) if plan.machine.on_cpu else total) / seen.encoded
         before = plan.machine.measured
         found = Measured(seconds, before.activations if before else 0, plan.batch, whole=True)
         remember(config, plan.machine, plan.precision, found)
