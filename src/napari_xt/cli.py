@@ -18,9 +18,8 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, get_args, get_type_hints
 
-import psutil
-
 from napari_xt._version import __version__
+from napari_xt.engine.machine import peak_bytes
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import MissingDependencyError, SettingsError, XTError, printable
 
@@ -259,17 +258,7 @@ def _summary(prediction: Prediction) -> list[tuple[str, str]]:
     if layout.scores is not None and prediction.label:
         likely = sorted(prediction.label.items(), key=lambda item: -item[1])[:LABELS_TOLD]
         lines.append(("label", ", ".join(f"{name} {p:.2f}" for name, p in likely)))
-    return [*lines, ("memory", f"{_peak_bytes() / 2**30:.2f} GiB at most")]
-
-
-def _peak_bytes() -> int:
-    """The process's high-water mark of resident memory (what it is now, where that is not counted)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return int(psutil.Process().memory_info().rss)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return [*lines, ("memory", f"{peak_bytes() / 2**30:.2f} GiB at most")]
 
 
 def _models(chosen: argparse.Namespace) -> int:
