@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from napari_xt.model.config import ContextConfig, XTConfig
@@ -27,3 +28,9 @@ def small_model(config: XTConfig = SMALL, seed: int = 0) -> XT:
     if model.box_head is not None:
         model.box_head.out.bias[-2:] = 1.5  # boxes of some 18 px
     return model
+
+
+def squares(shape: tuple[int, int]) -> np.ndarray:
+    """Return an image ``(*shape, 3)`` of squares of 8 x 8 pixels, each of one colour, the same at each call."""
+    coarse = np.random.default_rng(0).integers(0, 256, (shape[0] // 8 + 1, shape[1] // 8 + 1, 3)).astype(np.uint8)
+    return coarse.repeat(8, 0).repeat(8, 1)[: shape[0], : shape[1]].copy()

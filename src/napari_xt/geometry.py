@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil, floor, lcm
 
 BLOCK_PX = 512  # blocks are as near to this side as whole regions allow
@@ -248,6 +249,10 @@ class Grid:
         for row in range(window.row0, window.row1):
             for col in range(window.col0, window.col1):
                 yield self.region(row, col)
+
+    def step_regions(self, step: Step) -> Iterator[Region]:
+        """The regions of the windows of ``step``, window by window."""
+        return chain.from_iterable(map(self.window_regions, step.windows))
 
     def steps(self, roi: Box | None = None) -> Iterator[Step]:
         """The steps of a run over ``roi`` (default: the whole image), row by row."""

@@ -21,7 +21,7 @@ from napari_xt.geometry import Box
 from napari_xt.io.prediction import Prediction
 from napari_xt.io.store import Store
 from napari_xt.model.xt import XT
-from small_model import small_model
+from small_model import small_model, squares
 
 SHAPE = (580, 130)  # 10 x 3 regions of 64 px, halo 32, windows of 4 x 4, blocks of 8 x 8
 BAD = Box(200, 74, 210, 84)  # in region (3, 1), and in the halo of its neighbours
@@ -52,8 +52,7 @@ def model() -> XT:
 
 @pytest.fixture(scope="module")
 def scene() -> np.ndarray:
-    coarse = np.random.default_rng(0).integers(0, 256, (SHAPE[0] // 8 + 1, SHAPE[1] // 8 + 1, 3)).astype(np.uint8)
-    return coarse.repeat(8, 0).repeat(8, 1)[: SHAPE[0], : SHAPE[1]].copy()
+    return squares(SHAPE)
 
 
 @pytest.fixture(params=["windows", pytest.param("whole", marks=pytest.mark.slow), "waiting"], scope="module")

@@ -19,7 +19,7 @@ from napari_xt.geometry import Box
 from napari_xt.io.prediction import Prediction
 from napari_xt.model.config import ContextConfig
 from napari_xt.model.xt import XT
-from small_model import SMALL, small_model
+from small_model import SMALL, small_model, squares
 
 SHAPE = (700, 610)  # 11 x 10 regions in blocks of 64, 16, 24 and 6
 
@@ -31,8 +31,7 @@ def model() -> XT:
 
 @pytest.fixture(scope="module")
 def scene() -> np.ndarray:
-    coarse = np.random.default_rng(0).integers(0, 256, (SHAPE[0] // 8 + 1, SHAPE[1] // 8 + 1, 3)).astype(np.uint8)
-    return coarse.repeat(8, 0).repeat(8, 1)[: SHAPE[0], : SHAPE[1]].copy()
+    return squares(SHAPE)
 
 
 @pytest.fixture

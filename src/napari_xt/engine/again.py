@@ -5,12 +5,12 @@ Knows the parts of a run and its store; knows no images.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from napari_xt.engine.encoder import split
 from napari_xt.engine.events import Event
 from napari_xt.engine.ongoing import Ongoing
-from napari_xt.geometry import Region, Step
+from napari_xt.geometry import Region
 from napari_xt.io.store import Store
 
 Key = tuple[int, int]  # (row, col) of a block
@@ -24,9 +24,11 @@ def try_again(run: Ongoing, store: Store) -> Generator[Event]:
     one more attempt is counted.
     """
     failed = store.failed()
+    if not failed:
+        return
     blocks, stale, errors = set[Key](), set[Key](), dict[int, str]()
     for step in run.plan.grid.steps(run.plan.roi_run):
-        regions = [region for region in _regions(run, step) if region.index in failed]
+        regions = [region for region in run.plan.grid.step_regions(step) if region.index in failed]
         found = yield from _errors(run, regions)
         if found is None:
             there = {(block.row, block.col) for block in step.blocks}
@@ -51,10 +53,6 @@ def _errors(run: Ongoing, regions: Sequence[Region]) -> Generator[Event, None, d
         if not all(errors.values()):
             return None
     return errors
-
-
-def _regions(run: Ongoing, step: Step) -> Iterator[Region]:
-    return (region for window in step.windows for region in run.plan.grid.window_regions(window))
 
 
 def _block(run: Ongoing, region: Region) -> Key:

@@ -34,6 +34,12 @@ def members(plan: Plan, block: Block, window: Window) -> list[Region]:
     return list(plan.grid.window_regions(part))
 
 
+def span(blocks: Sequence[Block]) -> Box:
+    """What blocks cover that fill a rectangle, row by row."""
+    first, last = blocks[0].box, blocks[-1].box
+    return Box(first.y0, first.x0, last.y1, last.x1)
+
+
 def encoded_block(model: XT, plan: Plan, block: Block, encoded: Sequence[stages.Encoded]) -> EncodedBlock:
     """What the region encoder says of one block, with local features where they wait or are kept."""
     k = plan.grid.block_regions

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from napari_xt.engine import stages
-from napari_xt.engine.blocks import block_data, encoded_block, members
+from napari_xt.engine.blocks import block_data, encoded_block, members, span
 from napari_xt.engine.decode import bands, decode
 from napari_xt.engine.encoder import Encoding, check_hope, outer_unit, running, split
 from napari_xt.engine.events import Event
 from napari_xt.engine.ongoing import Ongoing
 from napari_xt.engine.preview import preview
 from napari_xt.engine.writer import GROUP_REGIONS
-from napari_xt.geometry import Block, Box, Region, Step, Window
+from napari_xt.geometry import Block, Region, Step, Window
 from napari_xt.io.store import EncodedBlock, Shelf, Store
 
 GROUPS_AHEAD = 1  # are begun behind the one that is waited for
@@ -64,7 +64,7 @@ def _encode(run: Ongoing, store: Store, step: Step) -> Generator[Event]:
         if plan.preview:
             yield from run.writer.put_previews(lambda: preview(run.model, plan, run.encoder.filled(regions, own)))
 
-    for blocks, early in run.focus.ordered(groups, _box, plan.frame):
+    for blocks, early in run.focus.ordered(groups, span, plan.frame):
         regions = [region for block in blocks for region in members(plan, block, window)]
         begun.append((blocks, regions, run.encoder.begin(outer_unit(running(plan, regions)), early)))
         if len(begun) > GROUPS_AHEAD:
@@ -128,9 +128,3 @@ def _from_shelf(run: Ongoing, shelf: Shelf, window: Window, errors: Mapping[int,
 
     view = stages.streamed_overview(model, plan, window, encoder.reader.read)
     return stages.Held(window, tokens, local, errors, view)
-
-
-def _box(blocks: Sequence[Block]) -> Box:
-    """What a row of blocks spans."""
-    first, last = blocks[0].box, blocks[-1].box
-    return Box(first.y0, first.x0, last.y1, last.x1)

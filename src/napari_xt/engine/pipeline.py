@@ -119,6 +119,6 @@ def _remaining(plan: Plan, store: Store) -> tuple[list[Step], int]:
             todo.append(step)
             there = [block for block in step.blocks if plan.large and (block.row, block.col) in committed]
             settled = {r.index for block in there for r in members(plan, block, step.windows[0])}
-            settled |= {r.index for w in step.windows for r in plan.grid.window_regions(w) if plan.skips(r.index)}
+            settled |= {r.index for r in plan.grid.step_regions(step) if plan.skips(r.index)}
             done += len(settled)
     return todo, done

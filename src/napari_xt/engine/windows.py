@@ -11,13 +11,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from napari_xt.engine import stages
-from napari_xt.engine.blocks import kept_block
+from napari_xt.engine.blocks import kept_block, span
 from napari_xt.engine.decode import Decoded, bands, decode
 from napari_xt.engine.encoder import Encoding, check_hope, running, window_unit
 from napari_xt.engine.events import Event
 from napari_xt.engine.ongoing import Ongoing
 from napari_xt.engine.writer import GROUP_REGIONS
-from napari_xt.geometry import Box, Region, Step
+from napari_xt.geometry import Step
 from napari_xt.io.store import BlockData
 
 BATCHES_AHEAD = 2  # for each thread that computes, or a group of regions: so much is begun behind what is waited for
@@ -34,7 +34,7 @@ class _Begun:
 
 def carry_out(run: Ongoing, todo: Sequence[Step]) -> Generator[Event, None, int]:
     """Work off ``todo``, what is in view first; returns the number of regions that failed."""
-    waiting = [_regions(run, step) for step in todo]
+    waiting = [list(run.plan.grid.step_regions(step)) for step in todo]
     run.writer.decoded = run.plan.regions - sum(map(len, waiting))
     return (yield from _Windows(run, sum(len(running(run.plan, regions)) for regions in waiting)).carry_out(todo))
 
@@ -52,7 +52,7 @@ class _Windows:
     def carry_out(self, todo: Sequence[Step]) -> Generator[Event, None, int]:
         """Keep enough of them on their way; returns the number of regions that failed."""
         run = self._run
-        for step, early in run.focus.ordered(todo, _box, run.plan.frame):
+        for step, early in run.focus.ordered(todo, lambda step: span(step.blocks), run.plan.frame):
             units = [window_unit(run.plan, window) for window in step.windows]
             begun = [run.encoder.begin(unit, early) for unit in units]
             self._encoding.append(_Begun(step, begun, sum(len(regions) for _, regions in units)))
@@ -101,13 +101,3 @@ def _decode(run: Ongoing, step: Step, encoded: Sequence[Sequence[stages.Encoded]
         results += decode(run.model, plan, held, bands(plan, window))
         regions += whole
     return [kept_block(run.model, plan, block, results, regions) for block in step.blocks]
-
-
-def _regions(run: Ongoing, step: Step) -> list[Region]:
-    return [region for window in step.windows for region in run.plan.grid.window_regions(window)]
-
-
-def _box(step: Step) -> Box:
-    """What a step's blocks span."""
-    first, last = step.blocks[0].box, step.blocks[-1].box
-    return Box(first.y0, first.x0, last.y1, last.x1)

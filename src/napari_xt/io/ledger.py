@@ -221,6 +221,11 @@ class Ledger:
         with _errors(self.path):
             return [RegionRow(*row) for row in self._db.execute(GET_REGIONS)]
 
+    def having(self, status: int) -> list[int]:
+        """The indices of the committed regions that have a status."""
+        with _errors(self.path):
+            return [index for (index,) in self._db.execute("SELECT idx FROM regions WHERE status = ?", (status,))]
+
     def counts(self) -> dict[int, int]:
         """How many regions have each status."""
         with _errors(self.path):

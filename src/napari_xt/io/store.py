@@ -185,7 +185,7 @@ class Store:
     def failed(self) -> frozenset[int]:
         """The indices of the regions that failed, in the store and among those that are encoded."""
         waiting = {index for errors in self._encoded.values() for index in errors}
-        return frozenset(waiting.union(row.idx for row in self._ledger.regions() if row.status == Status.FAILED))
+        return frozenset(waiting.union(self._ledger.having(Status.FAILED)))
 
     @property
     def sound(self) -> bool:
