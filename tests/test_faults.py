@@ -79,11 +79,11 @@ class Disk:
             patch.setattr(durable, name, self._guarded(getattr(durable, name)))
 
     def _guarded(self, plain: Callable[..., None]) -> Callable[..., None]:
-        def guarded(path: Path, *rest: Any) -> None:
+        def guarded(path: Path, *rest: Any, **how: Any) -> None:
             self.asked += 1
             if self.asked > self.room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            plain(path, *rest)
+            plain(path, *rest, **how)
 
         return guarded
 

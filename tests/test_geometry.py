@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_xt.geometry import BLOCK_PX, Box, Frame, Grid, Region
+from napari_xt.geometry import Box, Frame, Grid, Region
 
 sides = st.integers(1, 2600)
 coordinates = st.integers(-300, 2900)
@@ -116,12 +116,12 @@ def test_window_0_is_the_whole_image(height: int, width: int, region_px: int, ro
 
 
 @pytest.mark.parametrize(
-    ("region_px", "regions", "block_px"), [(64, 8, 512), (224, 2, 448), (256, 2, 512), (2048, 1, 2048)]
+    ("region_px", "regions", "block_px"),
+    [(64, 8, 512), (96, 8, 768), (224, 4, 896), (256, 4, 1024), (320, 4, 1280), (512, 2, 1024), (2048, 1, 2048)],
 )
-def test_a_block_is_whole_regions_near_512_px(region_px: int, regions: int, block_px: int) -> None:
+def test_a_block_is_a_power_of_two_of_regions_near_1024_px(region_px: int, regions: int, block_px: int) -> None:
     grid = Grid(5000, 5000, region_px)
     assert (grid.block_regions, grid.block_px) == (regions, block_px)
-    assert abs(grid.block_px - BLOCK_PX) <= abs(grid.block_px - region_px - BLOCK_PX) or regions == 1
 
 
 @pytest.mark.parametrize("side", [64, 224, 256])

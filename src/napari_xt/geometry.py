@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from math import ceil, floor, lcm
+from math import ceil, floor, lcm, log2
 
-BLOCK_PX = 512  # blocks are as near to this side as whole regions allow
+BLOCK_PX = 1024  # blocks are about this large
+BLOCK_REGIONS = 8  # along a side of a block, at most
 IDS_PER_REGION = 4096  # a box's id is region index * IDS_PER_REGION + rank
 
 
@@ -213,7 +214,7 @@ class Grid:
     @property
     def block_regions(self) -> int:
         """k: regions along a side of a block."""
-        return max(1, round(BLOCK_PX / self.region_px))
+        return 1 << round(log2(min(max(1, BLOCK_PX / self.region_px), BLOCK_REGIONS)))
 
     @property
     def block_px(self) -> int:

@@ -29,7 +29,7 @@ from napari_xt.model.config import ModelCard
 from napari_xt.model.xt import XT
 from small_model import SMALL, small_model
 
-CHUNK = "features/c/1/0/0/0/0"  # of a block of 8 regions
+CHUNK = "features/c/8/0/0/0/0"  # of the first row of a block of 8 regions
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from napari_xt.io.layout import ShelfLayout
 from napari_xt.io.merge import BOX_DTYPE
 from napari_xt.io.store import BlockData, EncodedBlock, Header, Layout, RegionData, Status, Store
 
-SHAPE = (4200, 600)  # three mask levels, 9 x 2 blocks, 17 x 3 regions
-GRID = Grid(*SHAPE, region_px=256)
+SHAPE = (8400, 1200)  # four mask levels, 9 x 2 blocks, 17 x 3 regions
+GRID = Grid(*SHAPE, region_px=512)
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "sqlite3.connect")
 
 

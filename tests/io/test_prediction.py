@@ -70,7 +70,7 @@ def test_scores_have_a_row_for_each_region(prediction: Prediction) -> None:
     assert scores["class"].isna().tolist() == (~done).tolist()
     assert scores["score"][done].tolist() == p[done].max(axis=1).tolist()
     np.testing.assert_allclose(scores["entropy"][done], -(p[done] * np.log(p[done])).sum(axis=1))
-    assert scores.loc[50, ["y0", "x0", "y1", "x1"]].tolist() == [4096, 512, 4200, 600]
+    assert scores.loc[50, ["y0", "x0", "y1", "x1"]].tolist() == [8192, 1024, 8400, 1200]
     assert prediction.label == pytest.approx(dict(zip(("open", "sparse", "dense"), p[done].mean(axis=0), strict=True)))
 
 
@@ -112,11 +112,11 @@ def test_tables_are_copies(prediction: Prediction) -> None:
 
 
 def test_coordinates_are_level_0_pixels(tmp_path: Path) -> None:
-    found = case.layout(frame=Frame((8400, 1200), case.SHAPE))
+    found = case.layout(frame=Frame((16800, 2400), case.SHAPE))
     with Store.open_writer(tmp_path / "a.xt.zarr", case.header(found)) as store:
         store.commit([case.block_data(found, 0, 1)])
     prediction = open_prediction(tmp_path / "a.xt.zarr")
-    assert prediction.scores.loc[0, ["y0", "x0", "y1", "x1"]].tolist() == [0, 1024, 512, 1200]
+    assert prediction.scores.loc[0, ["y0", "x0", "y1", "x1"]].tolist() == [0, 2048, 1024, 2400]
     crown = np.count_nonzero(case.block_data(found, 0, 1).mask)
     assert prediction.area()["crown"] == 4 * crown
 

@@ -39,7 +39,7 @@ from napari_xt.model.checkpoint import load_model
 from napari_xt.model.xt import XT
 
 MODEL = "canopy"
-SIDE = 6144
+SIDE = 12_288  # a run begins and ends in half a second, of about 20
 REPEATS = 2
 AT_ONCE = {"cpu": (1, 2, 4), "cuda": (16, 32, 64, 128), "mps": (4, 8, 16)}  # batches that are tried
 FIRST = ((4_000, 4_000), (25_000, 29_000))
@@ -88,14 +88,21 @@ def precisions(image: Path) -> list[str]:
 
 def over_bare(figures: Figures, model: XT, path: Path, precision: str, repeats: int) -> None:
     """Runs in windows of the model's own size and in one window, each over the bare network and the bare reader."""
-    with open_image(path) as image:
-        resolved = plan(image, model, machine=machine(), precision=precision)
-        network, read = bare(model, image, resolved, repeats), bare_reader(image, resolved)
-    side = resolved.grid.width
-    for window in (model.config.window, "global"):
-        with TemporaryDirectory() as folder:
-            told = {"out": Path(folder, "out.xt.zarr"), "window": window, "precision": precision}
-            best = min((run(path, model, **told) for _ in range(repeats)), key=lambda times: times.total)
+    windows = model.config.window, "global"
+    found: dict[Any, list[Times]] = {window: [] for window in windows}
+    tries: list[Bare] = []
+    for _ in range(repeats):  # in turns: what else the machine does is shared by all
+        with open_image(path) as image:
+            resolved = plan(image, model, machine=machine(), precision=precision)
+            tries.append(bare(model, image, resolved, 1))
+            read = bare_reader(image, resolved)
+        for window in windows:
+            with TemporaryDirectory() as folder:
+                out = Path(folder, "out.xt.zarr")
+                found[window].append(run(path, model, out=out, window=window, precision=precision))
+    side, network = resolved.grid.width, max(tries, key=lambda one: one.speed)
+    for window, times in found.items():
+        best = min(times, key=lambda one: one.total)
         name = f"window_{window}.side{side}.{precision}"
         figures.add(
             f"engine.over_bare.{name}",

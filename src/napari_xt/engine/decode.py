@@ -1,4 +1,4 @@
-"""The second half of a run: tokens and local features to masks, boxes and scores, band by band.
+"""The second half of a run: tokens and local features to masks, boxes and scores, a row of regions after the other.
 
 Knows networks and plans; knows nothing of images, stores or events. The border between tensors and numpy.
 """
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from typing import TypeAlias
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_xt.engine.plan import Plan
-from napari_xt.engine.stages import Held, band_regions
+from napari_xt.engine.stages import Held, row_regions
 from napari_xt.geometry import IDS_PER_REGION, Box, Region, Window
 from napari_xt.io.mask import mask_from_probability
 from napari_xt.io.merge import BOX_DTYPE, box_rows, suppress
@@ -40,46 +40,37 @@ class Decoded:
     regions: tuple[RegionData, ...]
 
 
-def bands(plan: Plan, window: Window) -> list[range]:
-    """The rows of a window's regions, counted from its first, by the row of blocks that they lie in."""
-    k = plan.grid.block_regions
-    starts = [window.row0, *range((window.row0 // k + 1) * k, window.row1, k), window.row1]
-    return [range(first - window.row0, last - window.row0) for first, last in pairwise(starts)]
+def decode(model: XT, plan: Plan, held: Held, wanted: Sequence[int], pool: Executor | None = None) -> Iterator[Decoded]:
+    """Let a window's regions see each other, and decode the rows of them that are ``wanted``, counted from the first.
 
-
-def decode(
-    model: XT, plan: Plan, held: Held, wanted: Sequence[range], pool: Executor | None = None
-) -> Iterator[Decoded]:
-    """Let a window's regions see each other, and decode those rows of it that are ``wanted`` (some of `bands`).
-
-    What is decoded of a row of regions does not depend on which others are wanted. A ``pool`` works one band ahead.
-    A band of skipped regions alone is not decoded.
+    What is decoded of a row does not depend on which others are wanted. A ``pool`` works one row ahead. A row of
+    skipped regions alone is not decoded.
     """
-    needed = [band for band in wanted if any(not plan.skips(r.index) for r in band_regions(plan, held.window, band))]
+    needed = [row for row in wanted if any(not plan.skips(r.index) for r in row_regions(plan, held.window, row))]
     decoded = _decode(model, plan, held, needed, pool)
-    for band in wanted:
-        yield next(decoded) if band in needed else _skipped(plan, held.window, band)
+    for row in wanted:
+        yield next(decoded) if row in needed else _skipped(plan, held.window, row)
 
 
 @torch.inference_mode()
-def _decode(model: XT, plan: Plan, held: Held, wanted: Sequence[range], pool: Executor | None) -> Iterator[Decoded]:
+def _decode(model: XT, plan: Plan, held: Held, wanted: Sequence[int], pool: Executor | None) -> Iterator[Decoded]:
     context = model.contextualise(held.tokens[None], held.window.start, plan.context, held.view)
     scores = _scores(*model.classify(context), plan, held.tokens.shape[0] * held.tokens.shape[1])
     rows = _Rows(model, plan, held, context, pool)
     begun: deque[Future[Decoded]] = deque()
-    for band, ahead in zip_longest(wanted, wanted[1:]):
-        parts = rows.around(band, ahead or band)
+    for row, ahead in zip_longest(wanted, wanted[1:]):
+        parts = rows.around(row, row if ahead is None else ahead)
         if pool is None:
-            yield _decoded(model, plan, held, band, *parts, scores)
+            yield _decoded(model, plan, held, row, *parts, scores)
         else:
-            begun.append(pool.submit(_decoded, model, plan, held, band, *parts, scores))
+            begun.append(pool.submit(_decoded, model, plan, held, row, *parts, scores))
         if len(begun) > 1:
             yield begun.popleft().result()
     yield from (part.result() for part in begun)
 
 
 class _Rows:
-    """Rows of a window's regions after the dense heads, each decoded once while bands come from top to bottom."""
+    """Rows of a window's regions after the dense heads, each decoded once while asked for from top to bottom."""
 
     def __init__(self, model: XT, plan: Plan, held: Held, context: Context, pool: Executor | None) -> None:
         self._model, self._plan, self._held, self._context, self._pool = model, plan, held, context, pool
@@ -87,21 +78,23 @@ class _Rows:
         self._last = held.window.shape[0] - 1
         self._begun: dict[int, Callable[[], _Row]] = {}
 
-    def around(self, band: range, ahead: range) -> tuple[NDArray[np.uint8] | None, Tensor | None, Box]:
-        """Probability ``(K, h, w)`` and box logits of ``band`` and of a row of cells around it, and where that lies.
+    def around(self, row: int, ahead: int) -> tuple[NDArray[np.uint8] | None, Tensor | None, Box]:
+        """Probability ``(K, h, w)`` and box logits of ``row`` and of a line of cells around it, and where that lies.
 
         Rows around ``ahead`` are begun.
         """
-        above, below = min(1, band.start), min(1, self._last + 1 - band.stop)
-        numbers = range(band.start - above, band.stop + below)
-        coming = range(ahead.start, min(ahead.stop, self._last) + 1) if self._pool else numbers
-        self._begun = {row: self._begun.get(row) or self._begin(row) for row in sorted({*numbers, *coming})}
-        probability, boxes = zip(*(self._begun[row]() for row in numbers), strict=True)
-        spare = (self._cells - 1) * above, (self._cells - 1) * below
-        box = _rows_box(self._plan, self._held.window, band)
+        above, below = min(1, row), min(1, self._last - row)
+        numbers = range(row - above, row + below + 1)
+        coming = range(ahead, min(ahead + 1, self._last) + 1) if self._pool else numbers
+        self._begun = {near: self._begun.get(near) or self._begin(near) for near in sorted({*numbers, *coming})}
+        probability, boxes = zip(*(self._begun[near]() for near in numbers), strict=True)
+        lines = [slice(-1, None)] * above + [slice(None)] + [slice(1)] * below
+        box = _row_box(self._plan, self._held.window, row)
         stride = self._plan.stride
         ring = Box(box.y0 - above * stride, box.x0, box.y1 + below * stride, box.x1).clip(self._plan.grid.bounds)
-        return _joined(probability, ring.height, stride, spare[0]), _trimmed(boxes, spare), ring
+        masks = [found[:, part] for found, part in zip(probability, lines, strict=True) if found is not None]
+        logits = [found[:, part] for found, part in zip(boxes, lines, strict=True) if found is not None]
+        return np.concatenate(masks, axis=1) if masks else None, torch.cat(logits, dim=1) if logits else None, ring
 
     def _begin(self, row: int) -> Callable[[], _Row]:
         if self._pool is not None:
@@ -117,23 +110,9 @@ class _Rows:
         local = from_regions(self._held.local(row)[None, None])
         first, height = row * self._cells, (self._last + 1) * self._cells
         mask, boxes = self._model.decode_rows(local, self._context, first, height, wanted)
-        box = _rows_box(self._plan, self._held.window, range(row, row + 1))
+        box = _row_box(self._plan, self._held.window, row)
         probability = None if mask is None else _quantise(mask[0], box, self._plan.stride)
         return probability, None if boxes is None else boxes[0]
-
-
-def _joined(rows: Sequence[NDArray[np.uint8] | None], height: int, stride: int, skip: int) -> NDArray[np.uint8] | None:
-    if rows[0] is None:
-        return None
-    whole = np.concatenate([row for row in rows if row is not None], axis=1)
-    return whole[:, skip : skip - (-height // stride)]
-
-
-def _trimmed(rows: Sequence[Tensor | None], spare: tuple[int, int]) -> Tensor | None:
-    if rows[0] is None:
-        return None
-    whole = torch.cat([row for row in rows if row is not None], dim=1)
-    return whole[:, spare[0] : whole.shape[1] - spare[1]]
 
 
 @torch.inference_mode()
@@ -141,16 +120,16 @@ def _decoded(
     model: XT,
     plan: Plan,
     held: Held,
-    band: range,
+    row: int,
     probability: NDArray[np.uint8] | None,
     boxes: Tensor | None,
     ring: Box,
     scores: NDArray[np.float32] | None,
 ) -> Decoded:
-    """One band from what is known of it and of the cells around it, which lie in ``ring``."""
+    """One row from what is known of it and of the cells around it, which lie in ``ring``."""
     window, cols = held.window, held.window.shape[1]
-    box, mask, own, found = _rows_box(plan, window, band), None, None, None
-    regions = band_regions(plan, window, band)
+    box, mask, own, found = _row_box(plan, window, row), None, None, None
+    regions = row_regions(plan, window, row)
     status = [_status(plan, region, held.errors) for region in regions]
     if probability is not None:
         mask = mask_from_probability(probability, plan.stride, box, ring)
@@ -159,18 +138,18 @@ def _decoded(
         own = probability[:, first : first - (-box.height // plan.stride)]
     if boxes is not None:
         found = _candidates(decode_boxes(boxes, plan.stride), plan, ring, model.config.suppression_iou)
-    places = range(band.start * cols, band.stop * cols)
-    rows = [
+    places = range(row * cols, (row + 1) * cols)
+    done = [
         _region_data(r, s, held.errors.get(r.index, ""), None if scores is None else scores[i], found)
         for r, s, i in zip(regions, status, places, strict=True)
     ]
-    return Decoded(box, own, mask, tuple(rows))
+    return Decoded(box, own, mask, tuple(done))
 
 
-def _skipped(plan: Plan, window: Window, band: range) -> Decoded:
-    """A band of which nothing is run."""
-    rows = [_region_data(r, Status.SKIPPED, "", None, None) for r in band_regions(plan, window, band)]
-    return Decoded(_rows_box(plan, window, band), None, None, tuple(rows))
+def _skipped(plan: Plan, window: Window, row: int) -> Decoded:
+    """A row of which nothing is run."""
+    regions = [_region_data(r, Status.SKIPPED, "", None, None) for r in row_regions(plan, window, row)]
+    return Decoded(_row_box(plan, window, row), None, None, tuple(regions))
 
 
 def _status(plan: Plan, region: Region, errors: Mapping[int, str]) -> Status:
@@ -189,10 +168,10 @@ def _scores(scores: Tensor | None, label: Tensor | None, plan: Plan, regions: in
     return torch.cat(parts, dim=1).cpu().numpy() if parts else None
 
 
-def _rows_box(plan: Plan, window: Window, rows: range) -> Box:
-    """Some rows of a window's regions, cut at the image's edge."""
-    first = plan.grid.region(window.row0 + rows.start, window.col0).inner
-    last = plan.grid.region(window.row0 + rows.stop - 1, window.col1 - 1).inner
+def _row_box(plan: Plan, window: Window, row: int) -> Box:
+    """A row of a window's regions, cut at the image's edge."""
+    first = plan.grid.region(window.row0 + row, window.col0).inner
+    last = plan.grid.region(window.row0 + row, window.col1 - 1).inner
     return Box(first.y0, first.x0, last.y1, last.x1)
 
 

@@ -82,8 +82,13 @@ class Encoder:
         if not regions:
             return begun
         patch = self._workers.reading.submit(self.reader.read, box, early)
-        groups = split(list(regions), self._plan.batch)
+        groups = split(list(regions), self._together(len(regions)))
         return begun + [self._workers.computing.submit(self._encode, patch, group) for group in groups]
+
+    def _together(self, regions: int) -> int:
+        """How many of a unit's regions are handed over at a time: on a CPU so few that each worker has some."""
+        shared = regions // (2 * self._plan.workers) if self._plan.machine.on_cpu else regions
+        return max(1, min(self._plan.batch, shared))
 
     def alone(self, region: Region) -> Future[str]:
         """Encode a region from pixels of its own, whatever is damaged beside it: why that fails, empty if it does not.

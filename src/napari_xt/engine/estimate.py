@@ -26,6 +26,7 @@ THREAD_BYTES = 12 * MIB  # of a worker: what its allocator holds besides tensors
 ENCODER_BYTES = 250  # a pixel that the region encoder sees, where no probe has told
 HELD, ROWS_HELD = 1.3, 1.5  # memory that is held over memory that is used: allocators give back late and in pieces
 GROUP, BATCHES = 64, 2  # regions that are handed over together, batches begun ahead (as in writer and windows)
+ROWS_BEGUN = 6  # of a large window are between its heads and its boxes
 WRITTEN_GROUPS, LARGE_GROUPS = 3, 4  # are on their way into the store; into that of a large window, from the reader on
 HEAD_CELLS, HEAD_BYTES = 64 * 512, 4 * 64 * 3  # of local features that a head works on at a time, bytes a cell
 # bytes of the context encoder for each channel of each token, and at most for each channel whatever the tokens
@@ -95,7 +96,7 @@ def _shared(subject: Subject) -> dict[str, int]:
     """What every run takes."""
     plan, found = subject.plan, subject.plan.machine.measured
     one = found.activations if found and found.activations else ENCODER_BYTES * subject.config.encoder_px**2
-    working = max(plan.batch * one, HEAD_CELLS * HEAD_BYTES) if plan.machine.on_cpu else 0
+    working = max(one, HEAD_CELLS * HEAD_BYTES) if plan.machine.on_cpu else 0  # one region after the other
     copied = 1.5 if plan.precision == "bfloat16" else 1.25  # laid out anew, or converted
     return {
         "process": LOADED_BYTES,
@@ -121,16 +122,15 @@ def _windows(subject: Subject) -> dict[str, int]:
 
 
 def _large(subject: Subject) -> dict[str, int]:
-    """Of a window that waits on disk: groups are read, encoded and written, then rows of blocks decoded from there.
+    """Of a window that waits on disk: groups are read, encoded and written, then its rows decoded from there.
 
     What the groups took is not given back; the pixels are.
     """
     plan = subject.plan
     (window,) = (window for step in subject.steps for window in step.windows)
     k, cells = plan.grid.block_regions, (subject.config.region_px // plan.stride) ** 2
-    boxes = (2 * k + 2) * 4 * cells * (len(subject.config.boxes or ()) + 4)
-    shelved = 2 * k * prod(subject.shelf.local) * (4 if subject.config.stored == "float32" else 2)
-    region = boxes + shelved + 2 * plan.workers * _encoded(subject) + 2 * k * _written(subject)
+    boxes = ROWS_BEGUN * 4 * cells * (len(subject.config.boxes or ()) + 4)
+    region = boxes + 2 * plan.workers * _encoded(subject) + 2 * k * _written(subject)
     rows = int(ROWS_HELD * window.shape[1] * region) * subject.config.dense + _context(subject)
     pixels = kept_bytes(subject.image, plan)
     return {

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import groupby
-from threading import Lock
 
 import torch
 from torch import Tensor
 
 from napari_xt.engine import stages
 from napari_xt.engine.blocks import block_data, encoded_block, members, span
-from napari_xt.engine.decode import bands, decode
+from napari_xt.engine.decode import decode
 from napari_xt.engine.encoder import Encoding, check_hope, outer_unit, running, split
 from napari_xt.engine.events import Event
 from napari_xt.engine.ongoing import Ongoing
@@ -87,24 +86,25 @@ def _decode(run: Ongoing, store: Store, step: Step, errors: Mapping[int, str]) -
     lacking = [block for block in step.blocks if (block.row, block.col) not in store.committed()]
     rows = {row: list(blocks) for row, blocks in groupby(lacking, lambda block: block.row)}
     k = plan.grid.block_regions
-    wanted = [band for band in bands(plan, window) if (window.row0 + band.start) // k in rows]
-    run.writer.decoded = plan.regions - window.shape[1] * sum(map(len, wanted))
+    wanted = [row - window.row0 for row in range(window.row0, window.row1) if row // k in rows]
+    run.writer.decoded = plan.regions - window.shape[1] * len(wanted)
     conducting, computing = run.workers.conducting, run.workers.computing
     held = yield from run.teller.until(conducting.submit(_from_shelf, run, store.shelf, window, errors))
     decoded = decode(run.model, plan, held, wanted, computing)
     coming = conducting.submit(next, decoded)
-    for band in wanted:
-        result = yield from run.teller.until(coming)
-        if band is not wanted[-1]:
-            coming = conducting.submit(next, decoded)
-        blocks = rows[(window.row0 + band.start) // k]
-        yield from run.writer.commit([block_data(plan, block, [result], []) for block in blocks])
+    for row, parts in groupby(wanted, lambda row: (window.row0 + row) // k):
+        results = []
+        for part in parts:
+            results.append((yield from run.teller.until(coming)))
+            if part != wanted[-1]:
+                coming = conducting.submit(next, decoded)
+        yield from run.writer.commit([block_data(plan, block, results, []) for block in rows[row]])
 
 
 def _from_shelf(run: Ongoing, shelf: Shelf, window: Window, errors: Mapping[int, str]) -> stages.Held:
     """A window whose tokens are in memory, and whose local features are read row by row."""
     plan, model, encoder = run.plan, run.model, run.encoder
-    cols, k = (window.col0, window.col1), plan.grid.block_regions
+    cols = (window.col0, window.col1)
     place = model.background_token.device
     tokens = torch.from_numpy(shelf.tokens(window.row0, window.row1, *cols)).float().to(place)
     regions = plan.grid.window_regions(window)
@@ -113,17 +113,9 @@ def _from_shelf(run: Ongoing, shelf: Shelf, window: Window, errors: Mapping[int,
     if blank is not None:
         tokens[skipped] = blank[0]
 
-    reading = Lock()  # two threads that want rows of the same blocks read them once
-
-    @lru_cache(maxsize=2)
-    def of_blocks(row: int) -> Tensor:
-        return torch.from_numpy(shelf.features(row * k, (row + 1) * k, *cols))
-
     def local(row: int) -> Tensor:
         at = row + window.row0
-        with reading:
-            blocks = of_blocks(at // k)
-        known = blocks[at % k].float().to(place)
+        known = torch.from_numpy(shelf.features(at, at + 1, *cols)[0]).float().to(place)
         return known if blank is None else torch.where(skipped[row][:, None, None, None], blank[1], known)
 
     view = stages.streamed_overview(model, plan, window, encoder.reader.read)

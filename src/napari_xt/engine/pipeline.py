@@ -82,7 +82,7 @@ def _run(job: Job, store: Store, teller: Teller) -> Generator[Event, None, tuple
     plan, raises = job.plan, job.settings.on_error == "raise"
     with (
         placed(job.model, plan.machine.device, plan.precision) as model,
-        Workers(plan.workers, _heads(model)) as workers,
+        Workers(plan.workers, _slow(model)) as workers,
     ):
         reuse = open_reuse(plan, job.header)
         encoder = Encoder(job.image, plan, model, workers, raises=raises, notice=teller.note, reuse=reuse)
@@ -96,9 +96,10 @@ def _run(job: Job, store: Store, teller: Teller) -> Generator[Event, None, tuple
     return plan.regions - done, encoder.reused
 
 
-def _heads(model: XT) -> list[nn.Module]:
-    """What may take long for a whole window."""
-    return [part for part in (model.context, model.mask_head, model.box_head) if part is not None]
+def _slow(model: XT) -> list[nn.Module]:
+    """What may take long when it is called once: the encoder of a region, any part of what sees a window."""
+    heads = [part for part in (model.context, model.mask_head, model.box_head) if part is not None]
+    return [model.region, *(part for head in heads for part in head.modules())]
 
 
 def _as_begun(plan: Plan, store: Store) -> Plan:

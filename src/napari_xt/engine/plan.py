@@ -24,8 +24,9 @@ from napari_xt.io.layout import Keep, ShelfLayout
 from napari_xt.model.config import CUSTOM, ModelCard, XTConfig
 from napari_xt.model.zoo import describe, find_model
 
-NUMERICS = 3  # raised when the same job would give other numbers
+NUMERICS = 4  # raised when the same job would give other numbers
 IN_MEMORY_REGIONS = 256  # a window of more of them waits on disk where it is the whole image
+CPU_BATCH = 4  # regions that a worker is handed at a time on a CPU: it encodes them one by one
 GPU_BATCH = 16  # regions at a time on a GPU, where no probe has told
 NEAR = 1.1  # a level may be this much coarser than the model's scale
 RESAMPLE_BELOW, RESAMPLE_ABOVE = 0.8, 1.25  # pixels this much finer or coarser than the model's are resampled
@@ -246,9 +247,8 @@ def _estimated(draft: Plan, image: Image, model: Model, settings: RunSettings, s
 
 
 def _batch(machine: Machine) -> int:
-    """On a CPU one region at a time stays in the cache and is fastest."""
     if machine.on_cpu:
-        return 1
+        return CPU_BATCH
     return machine.measured.batch if machine.measured else GPU_BATCH
 
 

@@ -22,7 +22,7 @@ from torch.utils import _pytree as tree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_xt.engine import stages
-from napari_xt.engine.decode import bands, decode
+from napari_xt.engine.decode import decode
 from napari_xt.engine.device import machine, placed
 from napari_xt.engine.estimate import START_SECONDS
 from napari_xt.engine.events import Event, RunFinished, RunStarted, StageProgress, Summary
@@ -157,7 +157,7 @@ def _timed(model: XT, made: Plan, window: Window, patch: Patch, regions: Sequenc
     whole = [replace(first[0], region=region) for region in regions]
     clock = time.thread_time if made.machine.on_cpu else time.perf_counter
     begun = clock()
-    list(decode(model, made, stages.held(model, made, window, whole), bands(made, window)))
+    list(decode(model, made, stages.held(model, made, window, whole), range(window.shape[0])))
     _settle(made.machine)
     return Measured(seconds + (clock() - begun) / len(regions), tensors.most, batch)
 

@@ -149,7 +149,7 @@ def streamed_overview(model: XT, plan: Plan, window: Window, read: Callable[[Box
     view = torch.zeros(config.in_channels, side, side)
     for y in range(0, height, inner):
         row = y // inner
-        seen = [not plan.skips(region.index) for region in band_regions(plan, window, range(row, row + 1))]
+        seen = [not plan.skips(region.index) for region in row_regions(plan, window, row)]
         if not any(seen):
             continue
         try:
@@ -162,9 +162,9 @@ def streamed_overview(model: XT, plan: Plan, window: Window, read: Callable[[Box
         return model.overview(view[None].to(model.background_token.device))
 
 
-def band_regions(plan: Plan, window: Window, band: range) -> list[Region]:
-    """The regions of some rows of a window."""
-    part = replace(window, row0=window.row0 + band.start, row1=window.row0 + band.stop)
+def row_regions(plan: Plan, window: Window, row: int) -> list[Region]:
+    """The regions of a row of a window, counted from its first."""
+    part = replace(window, row0=window.row0 + row, row1=window.row0 + row + 1)
     return list(plan.grid.window_regions(part))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from napari_xt.engine import stages
 from napari_xt.engine.blocks import kept_block, span
-from napari_xt.engine.decode import Decoded, bands, decode
+from napari_xt.engine.decode import Decoded, decode
 from napari_xt.engine.encoder import Encoding, check_hope, running, window_unit
 from napari_xt.engine.events import Event
 from napari_xt.engine.ongoing import Ongoing
@@ -98,6 +98,6 @@ def _decode(run: Ongoing, step: Step, encoded: Sequence[Sequence[stages.Encoded]
     for window, own in zip(step.windows, encoded, strict=True):
         whole = run.encoder.filled(plan.grid.window_regions(window), own)
         held = stages.held(run.model, plan, window, whole)
-        results += decode(run.model, plan, held, bands(plan, window))
+        results += decode(run.model, plan, held, range(window.shape[0]))
         regions += whole
     return [kept_block(run.model, plan, block, results, regions) for block in step.blocks]

@@ -29,7 +29,7 @@ class Workers:
     count
         Threads that compute.
     modules
-        Networks that look up each time that they or their parts are called.
+        Networks or parts of them that look up each time that they are called.
 
     Attributes
     ----------
@@ -43,8 +43,7 @@ class Workers:
 
     def __init__(self, count: int, modules: Iterable[nn.Module] = ()) -> None:
         self._ended = threading.Event()
-        parts = [part for module in modules for part in module.modules()]
-        self._hooks = [part.register_forward_pre_hook(lambda *_: self.check()) for part in parts]
+        self._hooks = [module.register_forward_pre_hook(lambda *_: self.check()) for module in modules]
         self.reading = _Crew(READERS, "read", self.check)
         self.computing = _Crew(count, "compute", self.check)
         self.conducting = _Crew(1, "conduct", self.check)

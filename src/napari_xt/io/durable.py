@@ -29,10 +29,19 @@ class DurableStore(LocalStore):
     A file is fsynced before it takes its name; the folders that hold new names are fsynced by ``flush``. Zarr gives up
     at the first of many files that can't be written, while its threads go on with the others: once one failed, no other
     is begun.
+
+    Parameters
+    ----------
+    root, read_only
+        As for a ``LocalStore``.
+    late
+        Files, too, are fsynced by ``flush``, each once however often it was written: a loss of power before leaves
+        them with anything in them.
     """
 
-    def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
+    def __init__(self, root: Path | str, *, read_only: bool = False, late: bool = False) -> None:
         super().__init__(root, read_only=read_only)
+        self._late: set[Path] | None = set() if late else None
         self._folders: set[Path] = set()
         self._changed = Condition()
         self._busy = 0  # files that are being written or removed
@@ -60,6 +69,10 @@ class DurableStore(LocalStore):
 
     def flush(self) -> None:
         """Return when every name that was written or removed is on the disk."""
+        for path in sorted(self._late or ()):
+            if path.exists():
+                sync(path)
+        self._late = None if self._late is None else set()
         folders, self._folders = self._folders, set()
         for folder in sorted(folders):
             if folder.is_dir():
@@ -95,7 +108,9 @@ class DurableStore(LocalStore):
     def _put(self, path: Path, data: bytes) -> None:
         with self._counted():
             self._make_folder(path)
-            write_file(path, data)
+            write_file(path, data, late=self._late is not None)
+            if self._late is not None:
+                self._late.add(path)
             self._folders.add(path.parent)
 
     def _make_folder(self, path: Path) -> None:
@@ -141,14 +156,18 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``: a reader sees the old bytes or the new, never a part, whenever the power goes."""
+def write_file(path: Path, data: bytes, *, late: bool = False) -> None:
+    """Write ``data`` to ``path``: a reader sees the old bytes or the new, never a part.
+
+    So it is whenever the power goes, unless the file is to be fsynced ``late``, by who asks for that.
+    """
     aside = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
     try:
         with aside.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if not late:
+                os.fsync(file.fileno())
         aside.replace(path)
     except OSError:
         aside.unlink(missing_ok=True)
@@ -157,9 +176,13 @@ def write_file(path: Path, data: bytes) -> None:
 
 def sync_folder(path: Path) -> None:
     """Return when the names in the folder ``path`` are on the disk; Windows has no such call and needs none."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
+    if os.name != "nt":
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Return when what ``path`` holds is on the disk."""
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -73,15 +73,18 @@ class Kept:
         try:
             found = np.asarray(self._arrays[name][rows, cols])
             # what was removed reads as zeros: it was there all the time if it still is, in this store
-            return found if self._chunk(name, row, col).exists() and self._identity() == self._self else None
+            there = all((self.path / key).exists() for key in self._keys(name, row, col))
+            return found if there and self._identity() == self._self else None
         except (*UNREADABLE, StoreError):
             return None
 
     def link(self, name: str, row: int, col: int, to: DurableStore) -> bool:
         """Let ``to``, a store with an array just like this, share what `block` has read; False where that can't be."""
         try:
-            key = f"{name}/{self._key(name, row, col)}"
-            return self._alike(name, to) and to.link(key, self.path / key, lambda: self._identity() == self._self)
+            return self._alike(name, to) and all(
+                to.link(key, self.path / key, lambda: self._identity() == self._self)
+                for key in self._keys(name, row, col)
+            )
         except (*UNREADABLE, StoreError):
             return False
 
@@ -135,21 +138,26 @@ class Kept:
         return found & run
 
     def _there(self, name: str) -> NDArray[np.bool_]:
-        """The regions whose blocks have a chunk of an array, ``(rows, cols)``."""
+        """The regions of which an array has a chunk, ``(rows, cols)``."""
         grid = self.header.layout.grid
-        rows, cols = grid.block_shape
-        there = np.zeros((rows, cols), np.bool_)
+        there = np.zeros(grid.shape, np.bool_)
         if name in self._arrays:
-            there[:] = [[self._chunk(name, row, col).exists() for col in range(cols)] for row in range(rows)]
-        k = grid.block_regions
-        return there.repeat(k, 0).repeat(k, 1)[: grid.shape[0], : grid.shape[1]]
+            tall, wide = self._arrays[name].chunks[:2]
+            for row in range(0, grid.shape[0], tall):
+                for col in range(0, grid.shape[1], wide):
+                    file = self.path / self._key(name, row // tall, col // wide)
+                    there[row : row + tall, col : col + wide] = file.exists()
+        return there
 
-    def _chunk(self, name: str, row: int, col: int) -> Path:
-        return self.path / name / self._key(name, row, col)
+    def _keys(self, name: str, row: int, col: int) -> list[str]:
+        """Those of the chunks of an array that hold a block."""
+        k, tall = self.header.layout.grid.block_regions, self._arrays[name].chunks[0]
+        last = min((row + 1) * k, self.header.layout.grid.shape[0])
+        return [self._key(name, first // tall, col) for first in range(row * k, last, tall)]
 
     def _key(self, name: str, row: int, col: int) -> str:
         array = self._arrays[name]
-        return array.metadata.encode_chunk_key((row, col, *(0,) * (array.ndim - 2)))
+        return f"{name}/{array.metadata.encode_chunk_key((row, col, *(0,) * (array.ndim - 2)))}"
 
 
 def _run(header: Header) -> NDArray[np.bool_]:

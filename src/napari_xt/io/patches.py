@@ -5,7 +5,6 @@ Knows arrays and boxes; must not know runs, layouts or the journal.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 
 from napari_xt.geometry import Box
 
+HELD_CHUNKS = 4  # of an array that is painted stay in memory
+MAX_NARROW = 2048  # factor up to which sums of bytes fit into int32
 MAX_ITEM = 8  # bytes of an integer from which sums of it need more than int64
 
 Patch = tuple[Box, NDArray[Any]]  # where in an array's (y, x), and what
@@ -47,17 +48,23 @@ def mean(image: NDArray[Any], box: Box, factor: int) -> Patch:
     return to, _integer_mean(image, factor, counts)
 
 
-def joined(patches: list[Patch]) -> list[Patch]:
-    """The patches ``(..., Y, X)``, as one where they tile a rectangle: Zarr is faster with many chunks at once."""
+def joined(patches: list[Patch], *, y_axis: int = -2) -> list[Patch]:
+    """The patches, as one where they tile a rectangle: Zarr is faster with many chunks at once.
+
+    ``y_axis`` is the place of y among their axes, before x.
+    """
+    if not patches:
+        return []
     boxes = [box for box, _ in patches]
     y0, x0 = min(box.y0 for box in boxes), min(box.x0 for box in boxes)
     bounds = Box(y0, x0, max(box.y1 for box in boxes), max(box.x1 for box in boxes))
     if sum(box.height * box.width for box in boxes) != bounds.height * bounds.width:
         return patches
     first = patches[0][1]
-    whole = np.empty((*first.shape[:-2], *bounds.shape), first.dtype)
+    y_axis %= first.ndim
+    whole = np.empty((*first.shape[:y_axis], *bounds.shape, *first.shape[y_axis + 2 :]), first.dtype)
     for box, values in patches:
-        whole[(..., *box.shift(-bounds.y0, -bounds.x0).slices)] = values
+        whole[(*(slice(None),) * y_axis, *box.shift(-bounds.y0, -bounds.x0).slices)] = values
     return [(bounds, whole)]
 
 
@@ -66,15 +73,55 @@ def paint(array: zarr.Array[Any], patches: Iterable[Patch], *, y_axis: int = 0) 
 
     A chunk that holds these values already is not written.
     """
-    side = array.chunks[y_axis]
-    bounds = Box(0, 0, array.shape[y_axis], array.shape[y_axis + 1])
-    parts: dict[Box, list[Patch]] = defaultdict(list)
-    for box, values in patches:
-        for chunk in chunks(box, side):
-            parts[chunk.clip(bounds)].append((box, values))
-    lead = (slice(None),) * y_axis
-    for chunk, found in parts.items():
-        _paint_chunk(array, chunk, found, lead)
+    canvas = Canvas(array, y_axis=y_axis)
+    canvas.paint(patches)
+    canvas.write()
+
+
+class Canvas:
+    """An array that is painted in memory, chunk by chunk, until it is written; no other may write it meanwhile.
+
+    Parameters
+    ----------
+    array
+        Any.
+    y_axis
+        The place of y among its axes, before x.
+    """
+
+    def __init__(self, array: zarr.Array[Any], *, y_axis: int = 0) -> None:
+        self._array, self._lead, self._side = array, (slice(None),) * y_axis, array.chunks[y_axis]
+        self._bounds = Box(0, 0, array.shape[y_axis], array.shape[y_axis + 1])
+        self._held: dict[Box, NDArray[Any]] = {}  # the last painted last
+        self._fresh: set[Box] = set()  # of these: what is not written yet
+
+    def paint(self, patches: Iterable[Patch]) -> None:
+        """Paint ``patches``, each wholly inside the array."""
+        for box, values in patches:
+            for square in chunks(box, self._side):
+                chunk = square.clip(self._bounds)
+                part = box.clip(chunk)
+                self._paint(chunk, part, values[(*self._lead, *part.shift(-box.y0, -box.x0).slices)])
+
+    def write(self) -> None:
+        """Write the chunks that have changed; a few stay in memory, for what may be painted next."""
+        fresh, self._fresh = self._fresh, set()
+        for box, values in joined([(chunk, self._held[chunk]) for chunk in sorted(fresh)], y_axis=len(self._lead)):
+            self._array[(*self._lead, *box.slices)] = values
+        for chunk in list(self._held)[:-HELD_CHUNKS]:
+            del self._held[chunk]
+
+    def _paint(self, chunk: Box, part: Box, values: NDArray[Any]) -> None:
+        held = self._held.pop(chunk, None)
+        if held is None and part == chunk:  # whatever it holds, were it damaged
+            self._held[chunk] = np.array(values)
+            self._fresh.add(chunk)
+            return
+        self._held[chunk] = held = np.array(self._array[(*self._lead, *chunk.slices)]) if held is None else held
+        place = held[(*self._lead, *part.shift(-chunk.y0, -chunk.x0).slices)]
+        if place.tobytes() != values.tobytes():
+            place[...] = values
+            self._fresh.add(chunk)
 
 
 def chunks(box: Box, side: int) -> Iterator[Box]:
@@ -86,20 +133,9 @@ def chunks(box: Box, side: int) -> Iterator[Box]:
             yield Box(y, x, y + side, x + side)
 
 
-def _paint_chunk(array: zarr.Array[Any], chunk: Box, patches: list[Patch], lead: tuple[slice, ...]) -> None:
-    before = np.asarray(array[(*lead, *chunk.slices)])
-    after = before.copy()
-    for box, values in patches:
-        part = box.clip(chunk)
-        to = part.shift(-chunk.y0, -chunk.x0).slices
-        after[(*lead, *to)] = values[(*lead, *part.shift(-box.y0, -box.x0).slices)]
-    if after.tobytes() != before.tobytes():
-        array[(*lead, *chunk.slices)] = after
-
-
 def _integer_mean(image: NDArray[Any], factor: int, counts: NDArray[np.int64]) -> NDArray[Any]:
     if image.dtype.itemsize < MAX_ITEM:
-        sums = _sum(image, factor, np.int64)
+        sums = _sum(image, factor, np.int32 if image.dtype.itemsize == 1 and factor <= MAX_NARROW else np.int64)
         return ((2 * sums + counts) // (2 * counts)).astype(image.dtype)
     # sums of 64-bit values would overflow: near enough in floating point, and never past the type's ends
     limits = np.iinfo(image.dtype)

@@ -17,7 +17,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore
 
 from napari_xt.geometry import Box, Region
-from napari_xt.io.layout import Layout, Status
+from napari_xt.io.layout import Layout
 from napari_xt.io.patches import joined, paint
 
 PREVIEW = "preview"
@@ -38,24 +38,26 @@ class Previews:
         The store's folder.
     layout
         Its layout, which has a mask.
-    status
-        The store's table of regions, ``(rows, cols)``.
+
+    Attributes
+    ----------
+    left
+        The regions that have one since before.
     """
 
-    def __init__(self, root: Path, layout: Layout, status: zarr.Array[Any]) -> None:
-        self._layout, self._status = layout, status
+    def __init__(self, root: Path, layout: Layout) -> None:
+        self._layout = layout
         try:
-            left = list(_left(open_previews(root, layout), layout))
+            self.left = list(_left(open_previews(root, layout), layout))
         except UNREADABLE:
             remove_previews(root)
-            left = []
-        if not left:
+            self.left = []
+        if not self.left:
             _create(root, layout)
         self._classes = zarr.open_array(LocalStore(root), path=PREVIEW, mode="r+")
-        self._tell(left)
 
     def put(self, found: Sequence[RegionPreview]) -> None:
-        """Write the previews of some regions, and tell of those of which nothing more is known that they have one."""
+        """Write the previews of some regions."""
         if not found:
             return
         patches = joined([(self._layout.cells(region.inner), classes) for region, classes in found])
@@ -64,17 +66,6 @@ class Previews:
             self._classes[box.slices] = classes
         else:
             paint(self._classes, patches)
-        self._tell([region for region, _ in found])
-
-    def _tell(self, regions: Sequence[Region]) -> None:
-        if not regions:
-            return
-        row, col = np.array([(region.row, region.col) for region in regions]).T
-        box = Box(int(row.min()), int(col.min()), int(row.max()) + 1, int(col.max()) + 1)
-        status = np.asarray(self._status[box.slices]).copy()
-        at = row - box.y0, col - box.x0
-        status[at] = np.where(status[at] == Status.NOT_YET, np.uint8(Status.PREVIEW), status[at])
-        paint(self._status, [(box, status)])
 
 
 def open_previews(root: Path, layout: Layout) -> zarr.Array[Any]:

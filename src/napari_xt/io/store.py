@@ -17,18 +17,18 @@ from typing import Any, Self, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xt.geometry import Box
 from napari_xt.io import lock
 from napari_xt.io.durable import DurableStore
 from napari_xt.io.layout import BlockData, Header, Keep, Layout, RegionData, Status, kept_arrays
 from napari_xt.io.ledger import BlockRow, Ledger, NewRegion, RegionRow
 from napari_xt.io.merge import BOX_DTYPE, suppress
-from napari_xt.io.patches import Patch, every, joined, mean, paint
+from napari_xt.io.patches import joined
 from napari_xt.io.place import lock_path, prepare, writing
 from napari_xt.io.preview import Previews, RegionPreview, remove_previews
 from napari_xt.io.recover import checksum, recover, show
+from napari_xt.io.shared import Shared
 from napari_xt.io.shelf import EncodedBlock, Shelf, create_shelf, most_kept, remove_shelf
-from napari_xt.io.tree import Tree, open_tree, read_header
+from napari_xt.io.tree import open_tree, read_header
 
 __all__ = ["BlockData", "EncodedBlock", "Header", "Layout", "RegionData", "Shelf", "Status", "Store", "candidate_boxes"]
 
@@ -53,11 +53,12 @@ class Store:
         self._ledger = ledger
         self._owner: lock.Owner | None = owner
         self.header = read_header(path)
-        self._files = DurableStore(path)
-        self._tree = open_tree(self._files, self.header.layout, "r+")
+        self._files, self._derived = DurableStore(path), DurableStore(path, late=True)
+        self._tree = open_tree(self._files, self.header.layout, "r+", self._derived)
         self.keep = self._agreed(keep)
         self._encoded = self._shelved()
         self._committed = self._take_up()
+        self._shared = Shared(self.header.layout, self._tree)
 
     @classmethod
     def open_writer(
@@ -137,14 +138,16 @@ class Store:
         """
         with writing(self.path):
             self.shelf.put(blocks)
-            _paint_overview(self._tree, blocks, self.header.layout.overview_factor)
+            self._shared.put_overview(blocks)
             self._files.flush()
             self._ledger.record_encoded(map(_encoded_row, blocks))
         self._note_encoded(blocks)
 
     @cached_property
     def _previews(self) -> Previews:
-        return Previews(self.path, self.header.layout, self._tree.status)
+        previews = Previews(self.path, self.header.layout)
+        self._shared.put_previewed(previews.left)
+        return previews
 
     def put_previews(self, found: Sequence[RegionPreview]) -> None:
         """Show what some regions look like on their own; a kill may lose it, and `finish` removes it.
@@ -156,6 +159,7 @@ class Store:
         """
         with writing(self.path):
             self._previews.put(found)
+            self._shared.put_previewed([region for region, _ in found])
 
     def commit(self, blocks: Sequence[BlockData]) -> None:
         """Put ``blocks`` into the store: when this returns they survive a kill and a loss of power, all of them.
@@ -165,7 +169,7 @@ class Store:
         ValueError
             Where an array has another shape or type than the layout says.
         StoreError
-            Where the disk can't be written; the store stays good and none of ``blocks`` is in it.
+            Where the disk can't be written; the store stays good, and holds none of ``blocks`` or all.
         """
         whole = [_complete(self.header.layout, data) for data in blocks]
         if not whole:
@@ -173,14 +177,15 @@ class Store:
         encoded = [data.encoded for data in whole if data.encoded and self.keep != "nothing"]
         with writing(self.path):
             self._write_blocks(whole)
-            self._write_shared(whole)
+            self._shared.put_overview(whole)
             if encoded:
                 self.shelf.put(encoded)
             self._files.flush()
             rows = [_block_row(data) for data in whole], _region_rows(whole), map(_encoded_row, encoded)
             self._ledger.record(*rows)
-        self._note_encoded(encoded)
-        self._committed |= {(data.block.row, data.block.col) for data in whole}
+            self._note_encoded(encoded)
+            self._committed |= {(data.block.row, data.block.col) for data in whole}
+            self._shared.put(whole)
 
     def failed(self) -> frozenset[int]:
         """The indices of the regions that failed, in the store and among those that are encoded."""
@@ -219,6 +224,7 @@ class Store:
             self._make_shelf()
             show(self.path, self.header.layout, self._tree, self._ledger, self._committed, self._encoded)
             self._files.flush()
+            self._shared = Shared(self.header.layout, self._tree)
 
     def finish(self, iou: float) -> None:
         """Merge the boxes of all committed regions, overlaps above ``iou``, and mark the run complete."""
@@ -227,8 +233,9 @@ class Store:
         keep = suppress(boxes, iou, across_regions=True)
         ends = np.cumsum([len(row.boxes) // BOX_DTYPE.itemsize for row in rows])
         parts = np.split(keep, ends[:-1])
-        self._ledger.finish({row.idx: part.tobytes() for row, part in zip(rows, parts, strict=False)})
         with writing(self.path):
+            self._derived.flush()
+            self._ledger.finish({row.idx: part.tobytes() for row, part in zip(rows, parts, strict=False)})
             remove_shelf(self.path, kept_arrays(self.keep))
             remove_previews(self.path)
 
@@ -237,6 +244,7 @@ class Store:
         if self._owner is not None:
             owner, self._owner = self._owner, None
             self._files.end()
+            self._derived.end()
             _let_go(self.path, self._ledger, owner)
 
     def _take_up(self) -> frozenset[tuple[int, int]]:
@@ -294,14 +302,6 @@ class Store:
         for box, probability in joined(cells):
             tree.probability[(slice(None), *box.slices)] = probability
 
-    def _write_shared(self, blocks: list[BlockData]) -> None:
-        """Write what blocks share chunks of: the coarse levels, the overview, the tables of regions."""
-        masks = [(data.mask, data.block.box) for data in blocks if data.mask is not None]
-        for level, array in enumerate(self._tree.mask[1:], start=1):
-            paint(array, [every(mask, box, 2**level) for mask, box in masks])
-        _paint_overview(self._tree, blocks, self.header.layout.overview_factor)
-        _paint_tables(self._tree, [found for data in blocks for found in data.regions])
-
 
 def candidate_boxes(rows: Sequence[RegionRow]) -> NDArray[np.void]:
     """All boxes in ``rows`` of the journal, ``BOX_DTYPE``, in their order."""
@@ -323,28 +323,6 @@ def _let_go(path: Path, ledger: Ledger, owner: lock.Owner) -> None:
             lock.release(lock_path(path), owner)
     finally:
         ledger.close()
-
-
-def _paint_overview(tree: Tree, blocks: Sequence[BlockData | EncodedBlock], factor: int) -> None:
-    y_axis = tree.overview.ndim - 2
-    patches = [
-        mean(data.pixels if y_axis else data.pixels[0], data.block.box, factor)
-        for data in blocks
-        if data.pixels is not None
-    ]
-    paint(tree.overview, patches, y_axis=y_axis)
-
-
-def _paint_tables(tree: Tree, regions: list[RegionData]) -> None:
-    paint(tree.status, [_cell(found, np.array([[found.status]], np.uint8)) for found in regions])
-    if tree.scores is not None:
-        scored = [(found, found.scores) for found in regions if found.scores is not None]
-        paint(tree.scores, [_cell(found, scores[None, None, : tree.scores.shape[-1]]) for found, scores in scored])
-
-
-def _cell(found: RegionData, values: NDArray[Any]) -> Patch:
-    row, col = found.region.row, found.region.col
-    return Box(row, col, row + 1, col + 1), values
 
 
 def _block_row(data: BlockData) -> BlockRow:

@@ -78,15 +78,17 @@ def create_tree(store: LocalStore, name: str, header: Header) -> None:
     create_shelf(store, layout)
 
 
-def open_tree(store: LocalStore, layout: Layout, mode: Literal["r", "r+"]) -> Tree:
-    """The arrays of a store.
+def open_tree(store: LocalStore, layout: Layout, mode: Literal["r", "r+"], derived: LocalStore | None = None) -> Tree:
+    """The arrays of a store; those that can be made again from the others and the journal by way of ``derived``.
 
     Raises
     ------
     StoreError
         Where one is missing or has another shape than the layout says.
     """
-    arrays = {spec.path: _open(store, spec, mode) for spec in _specs(layout)}
+    first = {OVERVIEW, PROBABILITY, f"{MASK}/0"}
+    derived = derived or store
+    arrays = {spec.path: _open(store if spec.path in first else derived, spec, mode) for spec in _specs(layout)}
     return Tree(
         overview=arrays[OVERVIEW],
         mask=tuple(array for path, array in arrays.items() if path.startswith(MASK)),
