@@ -26,8 +26,8 @@ from napari_xt.engine.events import Event, Notice, RunStarted
 
 Call = Callable[[str], tuple[int, str, str]]
 
-VERBS = ("info", "plan", "run", "models", "demo")
-RUN = "run {d}/scene.png --model {d}/small.safetensors --out {d}/new.xt.zarr"
+VERBS = ("info", "plan", "run", "export", "models", "demo")
+RUN = "run {d}/scene.png --model {d}/small.safetensors --out {d}/new.xt.zarr --pixel-size 10cm"
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def test_plan_prints_the_card_and_writes_nothing(call: Call, folder: Path) -> No
 
 
 def test_run_prints_card_and_summary_and_gives_what_the_api_gives(call: Call, folder: Path, tmp_path: Path) -> None:
-    line = "run {d}/scene.png --model {d}/small.safetensors --out new.xt.zarr --workers 2"
+    line = "run {d}/scene.png --model {d}/small.safetensors --out new.xt.zarr --workers 2 --pixel-size 10cm"
     code, printed, said = call(line)
     assert (code, said) == (0, "")
     for told in ("30 of 30", "new.xt.zarr", "30, 30 now", " tree", "crown", "GiB at most"):
@@ -326,7 +326,7 @@ def test_where_a_store_goes(
 def test_damaged_regions_are_counted_and_told_by_the_exit_code(window: str, call: Call, tmp_path: Path) -> None:
     zarr.create_array(str(tmp_path / "rotten.zarr"), data=case.scene(), chunks=(64, 64, 3))
     (tmp_path / "rotten.zarr/c/0/0/0").write_bytes(b"this is no chunk")
-    line = f"run rotten.zarr --model {{d}}/small.safetensors --out new.xt.zarr --window {window}"
+    line = f"run rotten.zarr --model {{d}}/small.safetensors --out new.xt.zarr --window {window} --pixel-size 10cm"
     for _ in range(2):  # as a store that is complete, too
         code, printed, said = call(line)
         assert (code, said) == (3, "")

@@ -3,6 +3,8 @@ from .engine.run import predict as predict
 from .engine.run import stream as stream
 from .engine.settings import RunSettings as RunSettings
 from .errors import XTError as XTError
+from .io.convert import convert as convert
+from .io.export import export as export
 from .io.image import Image as Image
 from .io.image import open_image as open_image
 from .io.prediction import Prediction as Prediction

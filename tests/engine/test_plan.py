@@ -50,7 +50,14 @@ def test_level_and_resampling_follow_the_pixel_size(
 ) -> None:
     found = planned(levels((512, 256), 3), replace(SMALL, scale_um=wanted_um), pixel_size=pixel_um)
     assert (found.level, found.frame.shape_run) == (level, shape_run)
-    assert not found.warnings
+    assert len(found.warnings) == (pixel_um is None)
+
+
+@pytest.mark.parametrize(("wanted_um", "told"), [(4.0, 0), (7.0, 0), (9.0, 1), (0.2, 1)])
+def test_a_scale_far_from_the_model_is_warned_of_after_the_best_level(wanted_um: float, told: int) -> None:
+    found = planned(levels((512, 256), 2), replace(SMALL, scale_um=wanted_um), pixel_size=1.0)
+    assert found.resampled
+    assert len([text for text in found.warnings if "times off" in text]) == told
 
 
 def test_an_absurd_pixel_size_is_said_and_not_followed() -> None:

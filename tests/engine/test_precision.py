@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import napari_xt as xt
-from napari_xt.engine.device import placed
+from napari_xt.engine.device import placed, uploaded
 from napari_xt.engine.machine import Machine
 from napari_xt.errors import ModelError, RunError, StoreMismatchError
 from napari_xt.io.prediction import Prediction
@@ -165,3 +165,14 @@ def test_a_module_that_cannot_be_copied_is_used_as_it_is(tmp_path: Path) -> None
     assert all(torch.equal(values, before[name][0]) for name, (values, *_) in state(model).items())
     with pytest.raises(ModelError, match="can't be copied"):
         xt.predict(SCENE, model, out=tmp_path / "asked.xt.zarr", precision="bfloat16")
+
+
+@pytest.mark.gpu
+def test_uploads_on_a_stream_of_their_own_arrive_whole() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    place, total = torch.device("cuda"), torch.zeros(64, 3, 320, 320, device="cuda")
+    batches = [torch.full((64, 3, 320, 320), float(n)).pin_memory() for n in range(20)]
+    for batch in batches:
+        total += uploaded(batch, place)
+    assert (total == sum(range(20))).all()

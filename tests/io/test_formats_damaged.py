@@ -187,7 +187,7 @@ def test_no_permission(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatc
         def deny(*args: object, **kwargs: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("napari_xt.io.formats._open_picture", deny)
+        monkeypatch.setattr("napari_xt.io.formats.open_picture", deny)
         monkeypatch.setattr("zarr.open", deny)
     with pytest.raises(ImageReadError, match="permission denied") as caught:
         open_image(path)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from threading import Lock
 from types import TracebackType
 
@@ -94,6 +95,23 @@ def placed(model: XT, device: str, precision: str = "float32") -> Iterator[XT]:
                 raise ModelError(f"{model.name}'s region encoder", why, "set precision to float32")
             _to_bfloat16(ready)
         yield ready.to(device=device).to(memory_format=torch.channels_last)
+
+
+def uploaded(batch: Tensor, place: torch.device) -> Tensor:
+    """``batch`` on a device. Pinned memory goes to a GPU on a stream of its own, while that works on the last."""
+    if place.type != "cuda":
+        return batch.to(place)
+    uploads, computes = _uploads(place), torch.cuda.current_stream(place)
+    with torch.cuda.stream(uploads):
+        there = batch.to(place, non_blocking=True)
+    computes.wait_stream(uploads)
+    there.record_stream(computes)  # its memory is not given to a later upload before it was used
+    return there
+
+
+@cache
+def _uploads(place: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
 
 
 class _OneThread:

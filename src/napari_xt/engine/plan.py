@@ -30,6 +30,7 @@ CPU_BATCH = 4  # regions that a worker is handed at a time on a CPU: it encodes 
 GPU_BATCH = 16  # regions at a time on a GPU, where no probe has told
 NEAR = 1.1  # a level may be this much coarser than the model's scale
 RESAMPLE_BELOW, RESAMPLE_ABOVE = 0.8, 1.25  # pixels this much finer or coarser than the model's are resampled
+FAR = 4.0  # pixels this much finer or coarser on the best level are worth a warning
 ABSURD = 32.0  # a ratio beyond which the image's pixel size is taken to be wrong
 
 
@@ -282,8 +283,11 @@ def _scale(image: Image, config: XTConfig, settings: RunSettings) -> tuple[int, 
             last = len(image.level_shapes) - 1
             raise SettingsError(f"level = {settings.level}", f"{image.name} has the levels 0 to {last}")
         return settings.level, image.level_shapes[settings.level], []
-    if config.scale_um is None or image.scale_um is None:
+    if config.scale_um is None:
         return 0, image.level_shapes[0], []
+    if image.scale_um is None:
+        told = f"nothing states the pixel size: run as if it were the model's {config.scale_um:g} um"
+        return 0, image.level_shapes[0], [f"{told}; give pixel_size if it is not"]
     finest = image.scale_um[0]
     if not 1 / ABSURD <= config.scale_um / finest <= ABSURD:
         told = f"the image says {finest:g} um a pixel, the model wants {config.scale_um:g}"
@@ -294,7 +298,11 @@ def _scale(image: Image, config: XTConfig, settings: RunSettings) -> tuple[int, 
     ratio = there / config.scale_um
     if RESAMPLE_BELOW <= ratio <= RESAMPLE_ABOVE:
         return level, (height, width), []
-    return level, (max(1, round(height * ratio)), max(1, round(width * ratio))), []
+    resampled = max(1, round(height * ratio)), max(1, round(width * ratio))
+    if 1 / FAR <= ratio <= FAR:
+        return level, resampled, []
+    told = f"level {level} has {there:g} um a pixel, more than {FAR:g} times off the model's {config.scale_um:g}"
+    return level, resampled, [f"{told}: give pixel_size if the image is wrong"]
 
 
 def _coarsest(image: Image, wanted_um: float) -> int:

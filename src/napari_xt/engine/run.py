@@ -148,7 +148,18 @@ def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> H
     identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
     told = settings.to_json() | {"threshold": resolved.threshold}
     about = {"name": model.name, "digest": digest, "encoder": model.encoder_digest, "config": config.to_json()}
-    return Header(layout, job | identity, told, stored, about, {"image": image.source or image.name})
+    return Header(layout, job | identity, told, stored, about, _notes(image))
+
+
+def _notes(image: Image) -> dict[str, object]:
+    """What is to be known of the image beside the job: where it was, how large its pixels are, where it lies."""
+    size = {"size": list(image.scale), "unit": image.unit, "source": image.scale_source}
+    notes: dict[str, object] = {"image": image.source or image.name, "pixel_size": size}
+    if image.georeference is not None:
+        notes["georeference"] = image.georeference.to_json()
+    if image.bounds_offset is not None:
+        notes["bounds_offset"] = list(image.bounds_offset)
+    return notes
 
 
 def _events(job: Job) -> Generator[Event]:

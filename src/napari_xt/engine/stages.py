@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_xt.engine.batch import out_of_memory
+from napari_xt.engine.device import uploaded
 from napari_xt.engine.faults import FAILURES, device_lost
 from napari_xt.engine.plan import Plan
 from napari_xt.engine.reading import Patch, Pixels, read_patch
@@ -48,12 +49,11 @@ def encode(model: XT, plan: Plan, patch: Patch, regions: Sequence[Region]) -> li
         Holds the outer of every region.
     """
     place = model.background_token.device
-    pinned = place.type == "cuda"
-    batch = _empty_batch(len(regions), len(plan.channels), regions[0].outer, model.region_dtype, pinned)
+    batch = _empty_batch(len(regions), len(plan.channels), regions[0].outer, model.region_dtype, place.type == "cuda")
     for region, out in zip(regions, batch, strict=True):
         model.prepare(patch.cut(region.outer), plan.channels, out)
     with torch.inference_mode():
-        tokens, local = model.encode(batch.to(place, non_blocking=pinned))
+        tokens, local = model.encode(uploaded(batch, place))
     return [Encoded(region, t, f, patch.cut(region.inner)) for region, t, f in zip(regions, tokens, local, strict=True)]
 
 

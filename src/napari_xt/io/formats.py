@@ -8,29 +8,30 @@ from __future__ import annotations
 import os
 import re
 import stat
-import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
-from PIL import JpegImagePlugin, PngImagePlugin
-from PIL.Image import Image as PillowImage
 
 from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError
-from napari_xt.io.guard import check_array, check_size, consistent_levels
+from napari_xt.io.guard import check_array, consistent_levels
+from napari_xt.io.npy import MAGIC as NPY
+from napari_xt.io.npy import open_npy
 from napari_xt.io.omezarr import ZARR_FILES, open_zarr
+from napari_xt.io.pictures import open_picture
 from napari_xt.io.pyramid import guess_axes
+from napari_xt.io.slides import SlideError, is_slide, open_slide
 from napari_xt.io.source import RGB_NAMES, UNKNOWN, ArrayLike, PixelSize, Source, pixel_size
+from napari_xt.io.strangers import not_read_here
 from napari_xt.io.tiff import open_tiff
 
-_UNDERSTOOD = "OME-Zarr, TIFF, PNG and JPEG are understood"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_SUFFIX = re.compile(r"((\.ome|\.xt)?\.(zarr|tiff?)|\.(png|jpe?g|svs|ndpi|btf|scn|qptiff))$", re.IGNORECASE)
+_SUFFIX = re.compile(
+    r"((\.ome|\.xt)?\.(zarr|tiff?)|\.(png|jpe?g|npy|svs|ndpi|btf|scn|bif|mrxs|vms|qptiff))$", re.IGNORECASE
+)
 
 
 def open_path(place: str) -> Source:
@@ -81,76 +82,25 @@ def _open_file(path: str) -> Source:
         raise ImageFormatError(path, "is no regular file", "give the path of an image")
     with open(path, "rb") as file:
         start = file.read(512)
+    if is_slide(path, start):
+        return open_slide(path, stem(path))
     if start.startswith(_TIFF):
-        return open_tiff(path, stem(path))
+        return _open_tiff(path)
     if start.startswith((_PNG, _JPEG)):
-        return _open_picture(path, png=start.startswith(_PNG))
-    raise ImageFormatError(path, _why_not(start), _UNDERSTOOD)
+        return open_picture(path, stem(path), png=start.startswith(_PNG))
+    if start.startswith(NPY):
+        return open_npy(path, stem(path))
+    raise not_read_here(path, start)
 
 
-def _why_not(start: bytes) -> str:
-    if not start:
-        return "the file is empty (0 bytes)"
-    if start.startswith(b"PK\x03\x04"):
-        return "is a zip archive and must be unpacked first"
-    text = start.isascii() and not set(start) & set(range(9))
-    return "is a text file, no image" if text else "is no image of a kind that is understood"
-
-
-def _open_picture(path: str, png: bool) -> Source:
-    """PNG and JPEG have no parts that could be read alone: the whole picture is in memory."""
+def _open_tiff(path: str) -> Source:
     try:
-        pixels = _decode(path, png)
-    except (ImageFormatError, PermissionError):
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ... on damage
-        why = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
-        kind = "PNG" if png else "JPEG"
-        raise ImageFormatError(
-            path, f"the {kind} is damaged or cut short ({why})", "copy or export it again"
-        ) from error
-    pixels.setflags(write=False)
-    axes = "yx" if pixels.ndim == 2 else "yxc"
-    return Source(stem(path), path, axes, (pixels,), rgb=True)
-
-
-def _decode(path: str, png: bool) -> NDArray[Any]:
-    plugin: Any = PngImagePlugin.PngImageFile if png else JpegImagePlugin.JpegImageFile
-    with open(path, "rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd EXIF or animation chunks, which are not used
-        with plugin(file) as picture:
-            check_size(path, f"the picture of {picture.width} x {picture.height} px", _decoded_bytes(picture))
-            if png and _is_deep(picture):
-                file.seek(0)
-                return _with_colour(np.asarray(imagecodecs.png_decode(file.read())))
-            picture.load()
-            return np.array(_plain_mode(picture))
-
-
-def _decoded_bytes(picture: PillowImage) -> int:
-    return picture.width * picture.height * 4 * (2 if _is_deep(picture) else 1)
-
-
-def _is_deep(picture: PillowImage) -> bool:
-    """Whether it has 16 bits a channel, which Pillow would cut to 8 where there is colour or alpha."""
-    return any("16B" in str(part[3]) for part in getattr(picture, "tile", ()))
-
-
-def _with_colour(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Grey with alpha becomes red, green, blue and alpha."""
-    two = pixels.ndim == 3 and pixels.shape[2] == 2
-    return np.ascontiguousarray(pixels[..., [0, 0, 0, 1]]) if two else pixels
-
-
-def _plain_mode(picture: PillowImage) -> PillowImage:
-    """Grey, RGB or RGBA, whatever the file's palette or ink is."""
-    if picture.mode in ("L", "RGB", "RGBA"):
-        transparent = picture.mode != "RGBA" and "transparency" in picture.info
-        return picture.convert("RGBA") if transparent else picture
-    if picture.mode == "1":
-        return picture.convert("L")
-    alpha = picture.mode in ("LA", "PA") or "transparency" in picture.info
-    return picture.convert("RGBA" if alpha else "RGB")
+        return open_tiff(path, stem(path))
+    except SlideError as error:
+        try:
+            return open_slide(path, stem(path))
+        except ImageFormatError:
+            raise error from None
 
 
 def open_array(source: Any, name: str = "image") -> Source:
@@ -202,6 +152,7 @@ def open_layer(layer: Any) -> Source:
         axes=axes,
         levels=consistent_levels(name, axes, levels),
         pixel=_layer_pixel(layer, axes),
+        stated_by="napari layer",
         rgb=bool(layer.rgb),
     )
 

@@ -18,9 +18,19 @@ from numpy.typing import NDArray
 from napari_xt.errors import ImageReadError, SettingsError
 from napari_xt.geometry import Box
 from napari_xt.io.formats import is_layer, is_rgb, names_of_channels, open_array, open_layer, open_path
+from napari_xt.io.geo import Georeference
 from napari_xt.io.identity import DAMAGED, word
 from napari_xt.io.pyramid import chunk_boxes, lazy_pyramid
-from napari_xt.io.source import UNITS_UM, ArrayLike, PixelSize, RemoteError, Source, parse_pixel_size
+from napari_xt.io.source import (
+    SET_BY_USER,
+    UNITS_UM,
+    ArrayLike,
+    PixelSize,
+    RemoteError,
+    Source,
+    Window,
+    parse_pixel_size,
+)
 
 SAMPLES, SAMPLE_PX = 32, 64
 
@@ -36,8 +46,9 @@ def open_image(
     Parameters
     ----------
     source
-        Path or URL of an OME-Zarr, path of a TIFF, PNG or JPEG, a napari Image layer, a numpy, zarr or dask array of
-        shape (Y, X), (Y, X, 3 | 4) or (C, Y, X), a list of such levels, finest first, or an `Image`.
+        Path or URL of an OME-Zarr, path of a TIFF (slides, GeoTIFF), PNG, JPEG or ``.npy``, a napari Image layer, a
+        numpy, zarr or dask array of shape (Y, X), (Y, X, 3 | 4) or (C, Y, X), a list of such levels, finest first, or
+        an `Image`.
     pixel_size
         Size of a level-0 pixel where the file does not say it or lies: ``"0.5 um"``, ``"10 cm"``, or micrometres as a
         number or ``(y, x)``.
@@ -88,6 +99,7 @@ class Image:
         closed: Event | None = None,
     ) -> None:
         self._source = source
+        self._given = pixel
         self._pixel = pixel or source.pixel
         self._closed = closed or Event()
         self._levels = source.levels if len(source.levels) > 1 else lazy_pyramid(source.levels[0], source.axes)
@@ -140,6 +152,18 @@ class Image:
         return names_of_channels(self._source)
 
     @property
+    def channel_colors(self) -> tuple[str, ...]:
+        """``"#rrggbb"`` for each channel, "" where the file does not say it."""
+        stated = self._source.channel_colors
+        return stated if len(stated) == self.channels else ("",) * self.channels
+
+    @property
+    def channel_windows(self) -> tuple[Window | None, ...]:
+        """``(low, high)`` to be shown of each channel, None where the file does not say it."""
+        stated = self._source.channel_windows
+        return stated if len(stated) == self.channels else (None,) * self.channels
+
+    @property
     def rgb(self) -> bool:
         """Whether the last axis holds red, green, blue and perhaps alpha in 8 or 16 bits."""
         return is_rgb(self._source)
@@ -159,6 +183,23 @@ class Image:
         """Size ``(y, x)`` of a level-0 pixel in micrometres, None where it is unknown."""
         factor = UNITS_UM.get(self.unit)
         return None if factor is None else (self.scale[0] * factor, self.scale[1] * factor)
+
+    @property
+    def scale_source(self) -> str:
+        """What told `scale`: ``"ome-xml"``, ``"ngff"``, ``"geotiff"``, ..., ``"set by user"`` or ``"unknown"``."""
+        if self._given is not None:
+            return SET_BY_USER
+        return "unknown" if self.unit == "pixel" else self._source.stated_by or "unknown"
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """How level-0 pixels lie on the Earth, None where the file does not say it."""
+        return self._source.georeference
+
+    @property
+    def bounds_offset(self) -> tuple[int, int] | None:
+        """Level-0 pixel ``(y, x)`` at which the slide's own bounds begin, None where it has none."""
+        return self._source.bounds_offset
 
     @property
     def plane(self) -> Mapping[str, int]:
@@ -214,7 +255,7 @@ class Image:
     def replaced(self, pixel: PixelSize | None, plane: Mapping[str, int] | None) -> Image:
         """Return the same open image with another pixel size or plane where one is given."""
         chosen = self._plane if plane is None else plane
-        return Image(self._source, pixel=pixel or self._pixel, plane=chosen, closed=self._closed)
+        return Image(self._source, pixel=pixel or self._given, plane=chosen, closed=self._closed)
 
     def identity(self) -> str:
         """Return what tells this plane from another: 32 words of 8 letters, one for each of 32 squares of 64 px.

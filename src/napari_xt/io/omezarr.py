@@ -19,7 +19,17 @@ from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadErro
 from napari_xt.io.guard import consistent_levels, guarded
 from napari_xt.io.pyramid import guess_axes
 from napari_xt.io.remote import open_remote
-from napari_xt.io.source import UNKNOWN, PixelSize, RemoteError, Source, pixel_size, positive
+from napari_xt.io.source import (
+    UNKNOWN,
+    PixelSize,
+    RemoteError,
+    Source,
+    Window,
+    hex_color,
+    pixel_size,
+    positive,
+    window,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +166,7 @@ def _from_multiscales(place: str, name: str, group: zarr.Group, ome: Mapping[str
     if first is None:
         raise ImageFormatError(place, f"its level {datasets[0]['path']!r} is missing", "copy or write it again")
     axes, units = _axes(place, multiscale.get("axes"), first.ndim)
+    channels = _channels(ome)
     scales = [_scale(multiscale, dataset, first.ndim) for dataset in datasets]
     rest = (_level(place, group, dataset) for dataset in datasets[1:])
     trusted = [
@@ -169,7 +180,10 @@ def _from_multiscales(place: str, name: str, group: zarr.Group, ome: Mapping[str
         axes=axes,
         levels=consistent_levels(place, axes, (first, *trusted)),
         pixel=_pixel(axes, scales[0], units),
-        channel_names=_channel_names(ome),
+        stated_by="ngff",
+        channel_names=tuple(str(channel.get("label") or f"channel {i}") for i, channel in enumerate(channels)),
+        channel_colors=tuple(hex_color(channel.get("color")) for channel in channels),
+        channel_windows=tuple(_window(channel.get("window")) for channel in channels),
         rgb=True,
     )
 
@@ -245,10 +259,14 @@ def _pixel(axes: str, scale: tuple[float, ...] | None, units: Mapping[str, str])
     return pixel_size(scale[y], scale[x], units.get("y"), units.get("x"))
 
 
-def _channel_names(ome: Mapping[str, Any]) -> tuple[str, ...]:
+def _channels(ome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     omero = ome.get("omero")
     channels: Iterable[Any] = omero.get("channels") or () if isinstance(omero, Mapping) else ()
-    return tuple(str(channel.get("label") or f"channel {i}") for i, channel in enumerate(channels))
+    return list(channels)
+
+
+def _window(stated: object) -> Window | None:
+    return window(stated.get("start"), stated.get("end")) if isinstance(stated, Mapping) else None
 
 
 def _brief(error: BaseException) -> str:

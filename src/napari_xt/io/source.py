@@ -10,11 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from napari_xt.errors import SettingsError
+
+if TYPE_CHECKING:
+    from napari_xt.io.geo import Georeference
 
 UNITS_UM: Mapping[str, float] = MappingProxyType(
     {
@@ -55,7 +58,11 @@ _ALIASES = {
 PixelSize = tuple[tuple[float, float], str]
 """A pixel's size ``(y, x)`` and the name of its unit."""
 
+Window = tuple[float, float]
+"""Values that are shown black and in full colour."""
+
 UNKNOWN: PixelSize = ((1.0, 1.0), "pixel")
+SET_BY_USER = "set by user"
 RGB_NAMES = ("red", "green", "blue", "alpha")
 
 
@@ -104,6 +111,16 @@ class Source:
         Size of a level-0 pixel.
     channel_names
         Names from the file's metadata, or empty.
+    channel_colors
+        ``"#rrggbb"`` for each channel, "" where the file does not say it, or empty.
+    channel_windows
+        ``(low, high)`` for each channel, what is shown black and in full colour, None where the file does not say it.
+    stated_by
+        What told the pixel size: ``"ome-xml"``, ``"ngff"``, ``"geotiff"``, ...; of no meaning where it is unknown.
+    georeference
+        How level-0 pixels lie on the Earth, where the file says it.
+    bounds_offset
+        Level-0 pixel ``(y, x)`` at which the slide's own bounds begin, where it has bounds.
     rgb
         Whether the channels are red, green, blue and perhaps alpha.
     close
@@ -116,6 +133,11 @@ class Source:
     levels: tuple[ArrayLike, ...]
     pixel: PixelSize = UNKNOWN
     channel_names: tuple[str, ...] = ()
+    channel_colors: tuple[str, ...] = ()
+    channel_windows: tuple[Window | None, ...] = ()
+    stated_by: str = ""
+    georeference: Georeference | None = None
+    bounds_offset: tuple[int, int] | None = None
     rgb: bool = False
     close: Callable[[], None] = _nothing
 
@@ -153,6 +175,21 @@ def positive(value: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) and number > 0 else None
+
+
+def hex_color(text: object) -> str:
+    """Return ``"#rrggbb"`` from six digits, with or without ``#`` and two more for alpha; "" where it is none."""
+    found = re.fullmatch(r"#?([0-9a-fA-F]{6})(?:[0-9a-fA-F]{2})?", str(text))
+    return f"#{found[1].lower()}" if found else ""
+
+
+def window(low: object, high: object) -> Window | None:
+    """Return two finite numbers, the second larger, else None."""
+    try:
+        first, last = float(low), float(high)  # type: ignore[arg-type]  # whatever metadata holds
+    except (TypeError, ValueError):
+        return None
+    return (first, last) if math.isfinite(first) and math.isfinite(last) and first < last else None
 
 
 def parse_pixel_size(value: str | float | tuple[float, float]) -> PixelSize:

@@ -11,25 +11,29 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from tifffile import TIFF, TiffFile, TiffPageSeries
 
 from napari_xt.errors import ImageFormatError
-from napari_xt.io.guard import check_array, check_size, consistent_levels, level_fits
+from napari_xt.io.geo import placed_by_tags, placed_by_world_file
+from napari_xt.io.guard import MAX_DECODED_BYTES, check_array, check_size, consistent_levels, level_fits
+from napari_xt.io.mapped import MappedArray
+from napari_xt.io.nodata import without_data
 from napari_xt.io.pyramid import MAX_GUESSED_CHANNELS
 from napari_xt.io.segments import guard_segments
+from napari_xt.io.slides import SlideError
 from napari_xt.io.source import ArrayLike, Source
-from napari_xt.io.tifftags import channel_names, is_rgb, pixel_of
+from napari_xt.io.tifftags import channel_colors, channel_names, channel_windows, is_rgb, is_stitched, pixel_of
+from napari_xt.io.turned import turned
 
 _CUT = re.compile(
     r"invalid page offset|invalid value offset|corrupted tag list|missing data|Counts tag|invalid SubIFDs"
 )
 _MAPPED_FROM_BYTES = 2**20
+_ORIENTATION, _GDAL_NODATA = 274, 42113
 
 
 def open_tiff(path: str, name: str) -> Source:
@@ -61,7 +65,9 @@ def open_tiff(path: str, name: str) -> Source:
 def _checked(path: str, name: str, tif: TiffFile) -> Source:
     try:
         _check_xml(path, tif)
-        return _source(path, name, tif, tif.series[0])
+        if is_stitched(tif):
+            raise SlideError(path, "is a Ventana BIF, whose tiles overlap", "convert it to OME-Zarr")  # noqa: TRY301
+        return _source(path, name, tif, _main(tif))
     except (ImageFormatError, PermissionError):
         raise
     except Exception as error:  # damaged tags raise almost anything
@@ -111,8 +117,9 @@ def _check_complaints(path: str, complaints: list[str]) -> None:
 
 def _check_xml(path: str, tif: TiffFile) -> None:
     xml = tif.ome_metadata or ""
-    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise ImageFormatError(path, "its OME-XML declares entities, which are not allowed", "export it again")
+    first = tif.pages.first.description
+    if any(mark in text for text in (xml, first) for mark in ("<!DOCTYPE", "<!ENTITY")):
+        raise ImageFormatError(path, "its XML declares entities, which are not allowed", "export it again")
     # a renamed single file names its old self, so the names are counted, not compared
     if len(set(re.findall(r'FileName="([^"]*)"', xml))) > 1:
         raise ImageFormatError(path, "the image is spread over several files", "convert it to one file or OME-Zarr")
@@ -121,20 +128,37 @@ def _check_xml(path: str, tif: TiffFile) -> None:
 def _source(path: str, name: str, tif: TiffFile, series: TiffPageSeries) -> Source:
     axes = _axes(series)
     page = series.keyframe
-    stored = [level for level in _levels(tif, series, axes) if level.axes == series.axes]
-    for level in stored:
+    parts = [level for level in _levels(tif, series, axes) if level.axes == series.axes]
+    for level in parts:
         _check_level(path, tif, level)
-    levels = consistent_levels(path, axes, [_array(path, level) for level in stored])
-    return Source(
+    nodata = page.tags.valueof(_GDAL_NODATA)
+    levels = consistent_levels(path, axes, [without_data(_array(path, level), nodata) for level in parts])
+    by_tags = placed_by_tags(page)
+    placed = by_tags or placed_by_world_file(path)
+    y, x = (int(levels[0].shape[axes.index(axis)]) for axis in "yx")
+    pixel, stated_by = pixel_of(
+        tif, page, None if placed is None else (placed.pixel((y, x)), "geotiff" if by_tags else "world file")
+    )
+    stored = Source(
         name=name,
         path=path,
         axes=axes,
         levels=levels,
-        pixel=pixel_of(tif, page),
+        pixel=pixel,
+        stated_by=stated_by,
+        georeference=None if placed is None else placed.georeference,
         channel_names=channel_names(tif),
+        channel_colors=channel_colors(tif),
+        channel_windows=channel_windows(tif),
         rgb=is_rgb(page),
         close=tif.close,
     )
+    return turned(stored, page.tags.valueof(_ORIENTATION))
+
+
+def _main(tif: TiffFile) -> TiffPageSeries:
+    """The first image; in a Leica SCN the largest one, since the first shows the glass."""
+    return max(tif.series, key=lambda series: series.size) if tif.is_scn else tif.series[0]
 
 
 def _axes(series: TiffPageSeries) -> str:
@@ -170,7 +194,10 @@ def _check_level(path: str, tif: TiffFile, level: TiffPageSeries) -> None:
     check_array(path, level)
     _check_segments(path, level, tif.filehandle.size)
     if not page.is_memmappable:
-        check_size(path, "one of its tiles or strips", math.prod(page.chunks) * level.dtype.itemsize)
+        nbytes = math.prod(page.chunks) * level.dtype.itemsize
+        if tif.is_ndpi and nbytes > MAX_DECODED_BYTES:
+            raise SlideError(path, "is an NDPI slide without tiles", "convert it to OME-Zarr")
+        check_size(path, "one of its tiles or strips", nbytes)
         guard_segments(page)
 
 
@@ -202,48 +229,3 @@ def _array(path: str, level: TiffPageSeries) -> ArrayLike:
     # two workers: decode in threads, not in the one that runs zarr's event loop
     store = level.aszarr(level=0, maxworkers=2)
     return zarr.open_array(store, mode="r", zarr_format=2)
-
-
-@dataclass(frozen=True, slots=True)
-class MappedArray:
-    """The uncompressed pixels of a file, mapped for the moment of each read (mapped pages count as memory).
-
-    Parameters
-    ----------
-    path
-        The file.
-    offset
-        First byte.
-    shape
-        Length of each axis, C order.
-    stored
-        Type of the pixels in the file, with its byte order.
-    """
-
-    path: str
-    offset: int
-    shape: tuple[int, ...]
-    stored: np.dtype[Any]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels in native byte order."""
-        return self.stored.newbyteorder("=")
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-    def __getitem__(self, key: Any, /) -> NDArray[Any]:
-        """Return a copy of a part, in native byte order."""
-        mapped = np.memmap(self.path, self.stored, "r", self.offset, self.shape)
-        return np.array(mapped[key], dtype=self.dtype)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self[...].astype(dtype or self.dtype, copy=False)

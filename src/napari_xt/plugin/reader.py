@@ -19,13 +19,17 @@ from napari_xt.errors import ImageReadError, XTError
 from napari_xt.geometry import Box
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.io.source import window
 from napari_xt.plugin.boxes import LayerData
 from napari_xt.plugin.overlays import Overlay, Place, layer_data
 
 PREDICTION = ".xt.zarr"
-SUFFIXES = (".zarr", ".tif", ".tiff", ".btf", ".svs", ".ndpi", ".png", ".jpg", ".jpeg")
+SLIDES = (".svs", ".ndpi", ".scn", ".qptiff", ".bif", ".mrxs", ".vms", ".vmu", ".svslide")
+SUFFIXES = (".zarr", ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".npy", *SLIDES)
 PATIENCE_S = 10.0  # a level that is stored must come within this time
 LONG_PATIENCE_S = 600.0  # one that is computed from all pixels may take longer
+SHOWN = (0.1, 99.9)  # percentiles of what is shown, where the file does not say it
+LOOKED_AT_PX = 1024  # along a side, for these
 MANY_CHANNELS = 8  # more than these share a layer with a slider
 COLORS = ("cyan", "magenta", "yellow", "green", "red", "blue", "gray", "gray")
 COLOR_NAMES = ({"red", "green", "blue"}, {"r", "g", "b"}, {"channel 0", "channel 1", "channel 2"})
@@ -59,14 +63,17 @@ def read_layers(path: str | os.PathLike[str]) -> list[LayerData]:
 def image_layers(image: Image) -> list[LayerData]:
     """The layers of an open image: one in colour, or one for each channel. They close it when they are gone."""
     # napari breaks on a layer whose coarsest level can't be read (it stays half-registered): read it here, once
-    coarsest = _probed(image)
+    pixels = _probed(image)
+    coarsest = pixels if set(image.axes) <= set("cyx") else None
     weakref.finalize(image, image.with_plane(image.plane).close)
     if "c" not in image.axes or is_colour(image) or image.channels > MANY_CHANNELS:
-        return [_layer(image, None, coarsest, {"name": image.name, "rgb": is_colour(image)})]
+        style = {"name": image.name, "rgb": is_colour(image)}
+        return [_layer(image, None, coarsest, style | ({} if is_colour(image) else _limits(image, pixels)))]
     layers = []
     for channel, name in enumerate(image.channel_names):
-        style = {"name": f"{image.name} - {name}", "blending": "additive", "colormap": COLORS[channel], "rgb": False}
-        layers.append(_layer(image, channel, coarsest, style))
+        color = image.channel_colors[channel] or COLORS[channel]
+        style = {"name": f"{image.name} - {name}", "blending": "additive", "colormap": color, "rgb": False}
+        layers.append(_layer(image, channel, coarsest, style | _limits(image, pixels[channel], channel)))
     return layers
 
 
@@ -171,8 +178,22 @@ def _like(level: Level, pixels: NDArray[Any], channel: int | None) -> NDArray[An
     return np.ascontiguousarray(pixels.transpose(order) if len(order) == 3 else pixels[0])
 
 
-def _probed(image: Image) -> NDArray[Any] | None:
-    """The coarsest level ``(c, y, x)``, read with a time limit; None where it is one plane of many.
+def _limits(image: Image, pixels: NDArray[Any], channel: int = 0) -> dict[str, object]:
+    """What is shown black and in full colour: as the file says, else by the coarsest level; 8 bits as they are."""
+    stated = image.channel_windows[channel]
+    if stated is None and image.dtype != np.uint8:
+        step = max(1, max(pixels.shape[-2:]) // LOOKED_AT_PX)
+        thinned = pixels[..., ::step, ::step]
+        finite = thinned[np.isfinite(thinned)].astype(np.float64)
+        low, high = np.percentile(finite, SHOWN) if finite.size else (0.0, 0.0)
+        stated = window(low, high)
+    elif stated is None:
+        stated = (0.0, 255.0)
+    return {} if stated is None else {"contrast_limits": stated}
+
+
+def _probed(image: Image) -> NDArray[Any]:
+    """The coarsest level ``(c, y, x)`` of the plane, read with a time limit.
 
     Raises
     ------
@@ -189,7 +210,7 @@ def _probed(image: Image) -> NDArray[Any] | None:
         raise
     if pixels is None:
         raise ImageReadError(image.source or image.name, f"no pixels came within {PATIENCE_S:.0f} s", "try again later")
-    return pixels if set(image.axes) <= set("cyx") else None
+    return pixels
 
 
 def _in_time(read: Callable[[], NDArray[Any]], seconds: float) -> NDArray[Any] | None:

@@ -1,0 +1,30 @@
+"""What the command line prints: names and texts in columns, warnings, bars. Knows no verbs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from napari_xt.errors import printable
+
+
+def table(lines: Sequence[tuple[str, str]]) -> None:
+    """Print names and texts in two columns, whatever they hold and whatever standard output can show."""
+    width = max((len(name) for name, _ in lines), default=0) + 2
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    for name, text in lines:
+        line = printable(f"{name:<{width}}{text}".rstrip())
+        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def words(value: object) -> str:
+    """A value as a person reads it."""
+    if isinstance(value, list):
+        return ", ".join(" x ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
+    return str(value)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Say again on stderr what is on the card: it must be seen where the card goes into a file."""
+    for text in warnings if sys.stderr is not None else ():
+        print(f"napari-xt: warning: {printable(text)}", file=sys.stderr)

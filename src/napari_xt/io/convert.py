@@ -1,0 +1,229 @@
+"""Any image that opens, as an OME-Zarr: all planes, with a pyramid, in bounded memory, whole or not there.
+
+Knows folders and what was begun in them; must not know how strips are made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from napari_xt.errors import StoreError
+from napari_xt.io.conversion.facts import is_colour, omero, steps_of
+from napari_xt.io.conversion.place import RESTART, Place, writing
+from napari_xt.io.conversion.rows import ImageRows
+from napari_xt.io.conversion.sweep import ArrayRows, Column, Lead, Sweep, area_mean, planes_of, sweeps
+from napari_xt.io.conversion.target import Compressor, Target, Version
+from napari_xt.io.durable import DurableStore
+from napari_xt.io.geo import Georeference
+from napari_xt.io.image import Image, open_image
+
+NOTE_S = 1.0  # what a killed conversion has to do again at most, and a little
+
+Progress = Callable[[int, int], object]
+"""Called with how many strips are written, and of how many."""
+
+
+def convert(
+    source: Any,
+    out: str | os.PathLike[str],
+    *,
+    version: Version = "0.5",
+    chunks: int = 512,
+    shards: int | None = None,
+    compressor: Compressor = "zstd",
+    pixel_size: str | float | tuple[float, float] | None = None,
+    progress: Progress | None = None,
+    restart: bool = False,
+) -> Path:
+    """Write an image as OME-Zarr.
+
+    All planes (t, c, z) go along, with scales, units, names and colours as far as they are known. The pyramid is made
+    of means over 2 x 2 pixels, until no side is above 2048 px: exact for integers (half is rounded up); of real
+    numbers over those that are finite, so that no-data stays where it is. Labels in the source do not go along.
+
+    What is begun lies in ``OUT.partial``, beside ``out``, until it is whole; the same call goes on where one was
+    stopped or killed, and ends in the same bytes. A process that converts 29,000 x 29,000 px in colour takes 400 MiB.
+
+    Parameters
+    ----------
+    source
+        What `open_image` opens.
+    out
+        Folder to make, as ``NAME.ome.zarr``.
+    version
+        Of OME-Zarr: 0.5 (Zarr v3) or 0.4 (Zarr v2).
+    chunks
+        Pixels along a side of a chunk, even.
+    shards
+        Pixels along a side of a shard, a file of several chunks (0.5 only); None: each chunk is a file.
+    compressor
+        "zstd", "blosc" (zstd after a shuffle: smaller for more than 8 bits), "gzip" or "none".
+    pixel_size
+        As of `open_image`.
+    progress
+        Called with how many strips are written, and of how many; what it raises stops the conversion.
+    restart
+        Begin anew, and replace the Zarr that lies at ``out``, which goes when the new one is whole.
+
+    Returns
+    -------
+    Path
+        ``out``, absolute.
+
+    Raises
+    ------
+    ImageNotFoundError, ImageFormatError, ImageReadError
+        Where the source can't be opened or read.
+    SettingsError
+        Where a setting makes no sense.
+    StoreError
+        Where something lies at ``out``, or it can't be written; StoreLockedError where another process does.
+    StoreMismatchError
+        Where another conversion was begun there.
+    """
+    opened = open_image(source, pixel_size=pixel_size)
+    with nullcontext(opened) if isinstance(source, Image) else closing(opened) as image:
+        rows = ImageRows.of(image)
+        target = Target(
+            version,
+            rows.axes,
+            rows.shape,
+            rows.dtype,
+            image.channels if is_colour(image) else 1,
+            chunks,
+            shards,
+            compressor,
+        )
+        parts = _parts(rows, target)
+        place = Place(Path(os.path.abspath(out)), _job(image, target, parts))
+        place.check_source(image.source)
+        with writing(place.out):
+            if not place.finished(restart):
+                place.check_out(restart)
+                _convert(rows, target, parts, place, progress, restart)
+        return place.out
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A column of a sweep."""
+
+    sweep: Sweep
+    place: tuple[Lead, int, int]
+    side: int
+    strips: int
+
+    def column(self, rows: ImageRows, arrays: list[zarr.Array[Any]]) -> Column:
+        """What writes it."""
+        first, last = self.sweep.first, self.sweep.last
+        source = ArrayRows(arrays[first]) if first else rows
+        return Column(source, arrays[first : last + 1], self.side, self.place, fresh=not first, reduce=area_mean)
+
+
+def _convert(
+    rows: ImageRows, target: Target, parts: list[_Part], place: Place, progress: Progress | None, restart: bool
+) -> None:
+    noted: tuple[int, int] | None = None
+    try:
+        with place.locked():
+            noted = place.begun(restart)
+            with closing(DurableStore(place.image, late=True)) as store:
+                try:
+                    arrays = _arrays(target, store, place, fresh=noted == (0, 0))
+                    for done in _written(rows, arrays, parts, noted, progress):
+                        store.flush()
+                        place.note(*done)
+                        noted = done
+                    _describe(rows.image, target, store)
+                    store.flush()
+                finally:
+                    store.end()  # threads of Zarr's may still be writing when a signal ends the call
+            place.note(*noted, whole=True)
+            place.publish(restart)
+        place.forget()
+    except BaseException:
+        if noted == (0, 0):
+            place.forget()
+        raise
+
+
+def _arrays(target: Target, store: DurableStore, place: Place, *, fresh: bool) -> list[zarr.Array[Any]]:
+    if fresh:
+        target.create(store)
+    try:
+        return target.open(store)
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(place.aside, "what was begun there is damaged", f"delete it or pass {RESTART}") from error
+
+
+def _written(
+    rows: ImageRows,
+    arrays: list[zarr.Array[Any]],
+    parts: list[_Part],
+    begun: tuple[int, int],
+    progress: Progress | None,
+) -> Iterator[tuple[int, int]]:
+    """Write what is missing; yields how far it came, about once a second and at the end."""
+    first, strips = begun
+    total = sum(part.strips for part in parts)
+    told, last = sum(part.strips for part in parts[:first]) + strips, time.monotonic()
+    for number, part in enumerate(parts[first:], start=first):
+        for strip in part.column(rows, arrays).write(strips if number == first else 0):
+            told += 1
+            if time.monotonic() - last >= NOTE_S:
+                yield (number, strip) if strip < part.strips else (number + 1, 0)
+                last = time.monotonic()
+            if progress is not None:
+                progress(told, total)
+    yield len(parts), 0
+
+
+def _parts(rows: ImageRows, target: Target) -> list[_Part]:
+    shapes = target.shapes
+    planes = planes_of(rows, target.least, target.side)
+    return [
+        _Part(sweep, place, target.side, -(-shapes[sweep.first][-2] // target.side))
+        for sweep in sweeps(shapes, target.side, planes, rows)
+        for place in sweep.columns(shapes[sweep.first])
+    ]
+
+
+def _describe(image: Image, target: Target, store: DurableStore) -> None:
+    steps = steps_of(image)
+    metadata: dict[str, Any] = {"multiscales": [target.multiscale(image.name, steps.scale, steps.units, "mean")]}
+    if "c" in target.axes and "c" in image.axes:
+        metadata |= {"omero": omero(image, _by_channel(target.open(store)[-1], target.axes))}
+    place = image.georeference
+    target.describe(store, metadata, {} if place is None else _on_earth(place))
+
+
+def _on_earth(place: Georeference) -> dict[str, Any]:
+    """Where level 0 lies, by the names that GeoZarr gives: from pixel corners ``(x, y)`` to the reference system."""
+    code = {} if place.epsg is None else {"proj:code": f"EPSG:{place.epsg}"}
+    return {**code, "spatial:dimensions": ["y", "x"], "spatial:transform": list(place.transform)}
+
+
+def _by_channel(array: zarr.Array[Any], axes: str) -> NDArray[Any]:
+    """The coarsest level, channels first; of many planes the one in the middle."""
+    index = tuple(slice(None) if axis in "cyx" else size // 2 for axis, size in zip(axes, array.shape, strict=True))
+    return np.asarray(array[index])
+
+
+def _job(image: Image, target: Target, parts: list[_Part]) -> dict[str, Any]:
+    """What decides the bytes, and the order in which they are written."""
+    settings = {name: getattr(target, name) for name in ("version", "axes", "chunks", "shards", "compressor")}
+    facts = {"shape": list(target.shape), "dtype": target.dtype.str, "scale": list(image.scale), "unit": image.unit}
+    order = [list(sweep) for sweep in dict.fromkeys(astuple(part.sweep) for part in parts)]
+    plain: dict[str, Any] = json.loads(json.dumps({"name": image.name, **settings, **facts, "sweeps": order}))
+    return {"image": image.identity(), **plain}

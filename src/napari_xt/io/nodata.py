@@ -1,0 +1,75 @@
+"""Arrays of real numbers in which one stands for "nothing was recorded": it is read as NaN. Knows no file format."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xt.io.source import ArrayLike
+
+
+def without_data(level: ArrayLike, stated: object) -> ArrayLike:
+    """Return ``level`` with NaN for no-data.
+
+    Parameters
+    ----------
+    level
+        Any array; one of whole numbers, which know no NaN, stays as it is.
+    stated
+        The number that the file names, as GDAL writes it; what is no finite number changes nothing.
+    """
+    try:
+        value = float(str(stated).strip("\0 "))
+    except ValueError:
+        return level
+    dtype = np.dtype(level.dtype)
+    if dtype.kind != "f" or not math.isfinite(value):
+        return level
+    with np.errstate(over="ignore"):  # some write the lowest number of a wider type
+        return NoDataArray(level, float(dtype.type(value)))
+
+
+@dataclass(frozen=True, slots=True)
+class NoDataArray:
+    """An array whose pixels of ``value`` are read as NaN."""
+
+    stored: ArrayLike
+    value: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return self.stored.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.stored.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Sizes of the chunks, None where there are none."""
+        return getattr(self.stored, "chunks", None)
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Read a part."""
+        pixels = np.asarray(self.stored[key])
+        nothing = pixels == pixels.dtype.type(self.value)
+        return np.where(nothing, pixels.dtype.type(np.nan), pixels) if nothing.any() else pixels
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[...].astype(dtype or self.dtype, copy=bool(copy))
