@@ -254,6 +254,7 @@ def test_info_tells_what_an_image_holds(name: str, call: Call) -> None:
         "channels": "red, green, blue",
         "scale": "1.0, 1.0",
         "unit": "pixel",
+        "scale_source": "unknown",
     }
     code, printed, said = call(f"info --json {{d}}/{name}")
     assert (code, said) == (0, "")

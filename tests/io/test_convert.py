@@ -224,6 +224,8 @@ def test_where_it_lies_on_the_earth(tmp_path: Path) -> None:
     assert attributes["proj:code"] == "EPSG:32633"
     assert attributes["spatial:transform"] == [2.0, 0.0, 500_000.0, 0.0, -2.0, 4e6]
     assert described(path)["multiscales"][0]["axes"][0]["unit"] == "meter"
+    with xt.open_image(path) as image, xt.open_image(tmp_path / "a.tif") as source:
+        assert image.georeference == source.georeference is not None
 
 
 def test_dask_layers_and_planes_without_names(tmp_path: Path) -> None:

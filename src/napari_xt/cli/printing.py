@@ -19,6 +19,8 @@ def table(lines: Sequence[tuple[str, str]]) -> None:
 
 def words(value: object) -> str:
     """A value as a person reads it."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {words(part)}" for name, part in value.items())
     if isinstance(value, list):
         return ", ".join(" x ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
     return str(value)

@@ -33,7 +33,7 @@ def info(chosen: argparse.Namespace) -> int:
     from napari_xt.io.image import open_image
 
     with open_image(chosen.image) as image:
-        facts = {
+        facts: dict[str, object] = {
             "image": image.name,
             "axes": image.axes,
             "levels": [list(shape) for shape in image.level_shapes],
@@ -41,7 +41,10 @@ def info(chosen: argparse.Namespace) -> int:
             "channels": list(image.channel_names),
             "scale": list(image.scale),
             "unit": image.unit,
+            "scale_source": image.scale_source,
         }
+        if image.georeference is not None:
+            facts["georeference"] = image.georeference.to_json()
     if chosen.json:
         print(json.dumps(facts, indent=2))
     else:

@@ -130,7 +130,7 @@ def _large(subject: Subject) -> dict[str, int]:
     (window,) = (window for step in subject.steps for window in step.windows)
     k, cells = plan.grid.block_regions, (subject.config.region_px // plan.stride) ** 2
     boxes = ROWS_BEGUN * 4 * cells * (len(subject.config.boxes or ()) + 4)
-    region = boxes + 2 * plan.workers * _encoded(subject) + 2 * k * _written(subject)
+    region = boxes + 2 * plan.workers * _encoded(subject) + 2 * k * _decoded(subject)
     rows = int(ROWS_HELD * window.shape[1] * region) * subject.config.dense + _context(subject)
     pixels = kept_bytes(subject.image, plan)
     return {
@@ -153,10 +153,15 @@ def _encoded(subject: Subject) -> int:
 
 
 def _written(subject: Subject) -> int:
-    """Bytes of a region that is on its way into the store."""
+    """Bytes of a region that is on its way into the store, with its pixels."""
+    pixels = subject.config.region_px**2 * len(subject.plan.channels) * subject.image.dtype.itemsize
+    return _decoded(subject) + pixels
+
+
+def _decoded(subject: Subject) -> int:
+    """Bytes of a region's mask and probability."""
     plan, pixels = subject.plan, subject.config.region_px**2
-    mask = pixels + len(subject.config.mask or ()) * pixels // plan.stride**2 if "mask" in plan.outputs else 0
-    return mask + pixels * len(plan.channels) * subject.image.dtype.itemsize
+    return pixels + len(subject.config.mask or ()) * pixels // plan.stride**2 if "mask" in plan.outputs else 0
 
 
 def _context(subject: Subject) -> int:

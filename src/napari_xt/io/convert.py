@@ -25,7 +25,6 @@ from napari_xt.io.conversion.rows import ImageRows
 from napari_xt.io.conversion.sweep import ArrayRows, Column, Lead, Sweep, area_mean, planes_of, sweeps
 from napari_xt.io.conversion.target import Compressor, Target, Version
 from napari_xt.io.durable import DurableStore
-from napari_xt.io.geo import Georeference
 from napari_xt.io.image import Image, open_image
 
 NOTE_S = 1.0  # what a killed conversion has to do again at most, and a little
@@ -205,13 +204,7 @@ def _describe(image: Image, target: Target, store: DurableStore) -> None:
     if "c" in target.axes and "c" in image.axes:
         metadata |= {"omero": omero(image, _by_channel(target.open(store)[-1], target.axes))}
     place = image.georeference
-    target.describe(store, metadata, {} if place is None else _on_earth(place))
-
-
-def _on_earth(place: Georeference) -> dict[str, Any]:
-    """Where level 0 lies, by the names that GeoZarr gives: from pixel corners ``(x, y)`` to the reference system."""
-    code = {} if place.epsg is None else {"proj:code": f"EPSG:{place.epsg}"}
-    return {**code, "spatial:dimensions": ["y", "x"], "spatial:transform": list(place.transform)}
+    target.describe(store, metadata, {} if place is None else place.to_attributes())
 
 
 def _by_channel(array: zarr.Array[Any], axes: str) -> NDArray[Any]:

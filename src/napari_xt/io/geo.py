@@ -59,6 +59,18 @@ class Georeference:
             return None
         return cls(transform, _epsg(value.get("epsg")))
 
+    def to_attributes(self) -> dict[str, object]:
+        """The georeference as attributes of a Zarr group, by the names that GeoZarr gives."""
+        code = {} if self.epsg is None else {"proj:code": f"EPSG:{self.epsg}"}
+        return {**code, "spatial:dimensions": ["y", "x"], "spatial:transform": list(self.transform)}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, object]) -> Self | None:
+        """Return what `to_attributes` made, None where the attributes of a group hold nothing of that kind."""
+        code = re.fullmatch(r"EPSG:(\d{1,9})", str(attributes.get("proj:code")))
+        told = {"transform": attributes.get("spatial:transform"), "epsg": int(code[1]) if code else None}
+        return cls.from_json(told) if attributes.get("spatial:dimensions") == ["y", "x"] else None
+
     def place(self, x: float, y: float) -> tuple[float, float]:
         """``(X, Y)`` in the reference system of the pixel corner ``(x, y)``."""
         a, b, c, d, e, f = self.transform

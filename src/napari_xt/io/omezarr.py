@@ -16,6 +16,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError, MissingDependencyError
+from napari_xt.io.geo import Georeference
 from napari_xt.io.guard import consistent_levels, guarded
 from napari_xt.io.pyramid import guess_axes
 from napari_xt.io.remote import open_remote
@@ -181,6 +182,7 @@ def _from_multiscales(place: str, name: str, group: zarr.Group, ome: Mapping[str
         levels=consistent_levels(place, axes, (first, *trusted)),
         pixel=_pixel(axes, scales[0], units),
         stated_by="ngff",
+        georeference=Georeference.from_attributes(group.attrs.asdict()),
         channel_names=tuple(str(channel.get("label") or f"channel {i}") for i, channel in enumerate(channels)),
         channel_colors=tuple(hex_color(channel.get("color")) for channel in channels),
         channel_windows=tuple(_window(channel.get("window")) for channel in channels),
