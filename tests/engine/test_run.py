@@ -14,6 +14,7 @@ import torch
 import zarr
 
 import napari_xt as xt
+from napari_xt.engine import plan
 from napari_xt.engine.device import placed
 from napari_xt.engine.events import Event, RegionDone, RunFailed, RunFinished, RunStarted, StageProgress
 from napari_xt.errors import ModelError, RunError, SettingsError, StoreMismatchError
@@ -52,6 +53,27 @@ def assert_same(a: Prediction, b: Prediction) -> None:
         np.testing.assert_array_equal(array, arrays(b)[name], err_msg=name)
     pd.testing.assert_frame_equal(a.boxes, b.boxes)
     pd.testing.assert_frame_equal(a.scores, b.scores)
+
+
+@pytest.mark.parametrize("window", [4, "global"])
+def test_what_alpha_hides_is_never_fed(
+    window: object, model: XT, scene: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "IN_MEMORY_REGIONS", 8)
+    alpha = np.full((*SHAPE, 1), 255, np.uint8)
+    alpha[100:300, 200:500] = 0
+    seen = [
+        np.concatenate([np.where(alpha == 0, hidden, scene), alpha], axis=2) for hidden in (np.uint8(0), scene[::-1])
+    ]
+    one, other = (
+        xt.predict(pixels, model, out=tmp_path / f"{k}.xt.zarr", window=window) for k, pixels in enumerate(seen)
+    )
+    np.testing.assert_array_equal(one.probability[...], other.probability[...])
+    opaque = xt.predict(seen[1][..., :3], model, out=tmp_path / "opaque.xt.zarr", window=window)
+    assert (opaque.probability[...] != one.probability[...]).any()
+    converted = xt.convert(seen[0], tmp_path / "a.ome.zarr")
+    again = xt.predict(converted, model, out=tmp_path / "again.xt.zarr", window=window)
+    np.testing.assert_array_equal(one.probability[...], again.probability[...])
 
 
 def test_all_outputs_are_there_and_differ_from_place_to_place(whole: Prediction) -> None:

@@ -59,6 +59,17 @@ def test_it_fills_what_it_is_given(dtype: torch.dtype, model: XT) -> None:
     assert torch.equal(batch[1], model.prepare(pixels).to(dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_alpha_hides_is_the_mean(dtype: torch.dtype, model: XT) -> None:
+    pixels, alpha = every_value("uint8"), np.full((1, 256, 256), 255, np.uint8)
+    alpha[:, 40:90, 10:50], alpha[:, 100:110] = 0, 1
+    out = torch.empty(2, 3, 256, 256, dtype=dtype).contiguous(memory_format=torch.channels_last)[1]
+    found = model.prepare(np.concatenate([pixels, alpha]), (0, 1, 2), out, alpha=3)
+    expected = model.prepare(pixels).to(dtype)
+    expected[:, 40:90, 10:50] = 0
+    assert torch.equal(found, expected)
+
+
 def test_the_wrong_number_of_channels_is_told(model: XT) -> None:
     with pytest.raises(ModelError, match="2 channels: the model wants 3"):
         model.prepare(every_value("uint8"), (0, 1))

@@ -60,7 +60,8 @@ class Plan:
 
     ``roi_run`` is in run pixels, inside the image; ``stride`` run pixels are a cell of the probability; ``regions`` are
     those that the run settles; ``empty`` are runs ``(first, last + 1)`` of indices of those of them that are skipped.
-    ``keep`` says what stays of encoded regions; ``reused`` of them are taken from the store at ``reuse``.
+    ``keep`` says what stays of encoded regions; ``reused`` of them are taken from the store at ``reuse``. ``alpha`` is
+    the channel that says where there is a picture.
 
     ``memory_bytes`` is the high-water mark of a process that does nothing else, ``disk_bytes`` the size of the complete
     store, ``disk_peak_bytes`` that while it is made; ``seconds`` is the time of the run, None where the model was not
@@ -98,6 +99,7 @@ class Plan:
     reused: int = 0
     disk_peak_bytes: int = 0
     seconds: float | None = None
+    alpha: int | None = None
 
     @property
     def skipped(self) -> int:
@@ -224,6 +226,7 @@ def _draft(image: Image, model: Model, settings: RunSettings, machine: Machine) 
         skip_background=skip,
         empty=seen.empty,
         keep=_keep(config, settings),
+        alpha=None if image.alpha in channels else image.alpha,
     )
     preview = draft.large and bool(settings.preview) and "mask" in draft.outputs
     draft = _reusing(replace(draft, preview=preview), image, model, settings)
@@ -332,9 +335,7 @@ def _channels(image: Image, model: Model, settings: RunSettings) -> tuple[int, .
     wanted, names = model.config.in_channels, ", ".join(model.config.channel_names)
     chosen = settings.channels
     if chosen is None:
-        there = (
-            image.channels - 1 if image.rgb and image.channels == wanted + 1 else image.channels
-        )  # alpha is not looked at
+        there = image.channels if image.alpha is None else image.channels - 1
         if there != wanted:
             why = f"wants {wanted} channels ({names}), {image.name} has {image.channels}"
             raise ModelError(f"model {model.name}", why, "choose another model or name the channels: channels=...")

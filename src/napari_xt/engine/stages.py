@@ -51,7 +51,7 @@ def encode(model: XT, plan: Plan, patch: Patch, regions: Sequence[Region]) -> li
     place = model.background_token.device
     batch = _empty_batch(len(regions), len(plan.channels), regions[0].outer, model.region_dtype, place.type == "cuda")
     for region, out in zip(regions, batch, strict=True):
-        model.prepare(patch.cut(region.outer), plan.channels, out)
+        model.prepare(patch.cut(region.outer), plan.channels, out, plan.alpha)
     with torch.inference_mode():
         tokens, local = model.encode(uploaded(batch, place))
     return [Encoded(region, t, f, patch.cut(region.inner)) for region, t, f in zip(regions, tokens, local, strict=True)]
@@ -127,7 +127,7 @@ def _overview(model: XT, plan: Plan, window: Window, regions: Sequence[Pixels | 
     if not config.context.overview_tokens:
         return None
     lacking = torch.zeros(config.in_channels, config.region_px, config.region_px)
-    known = [None if p is None else model.prepare(p, plan.channels)[None] for p in regions]
+    known = [None if p is None else model.prepare(p, plan.channels, alpha=plan.alpha)[None] for p in regions]
     pixels = torch.stack([lacking if p is None else to_full(p, config.region_px)[0] for p in known])
     whole = from_regions(pixels.reshape(1, *window.shape, *lacking.shape))
     with torch.inference_mode():
@@ -156,7 +156,9 @@ def streamed_overview(model: XT, plan: Plan, window: Window, read: Callable[[Box
             patch = read(Box(top + y, left, top + y + inner, left + width))
         except XTError:
             continue
-        pixels = model.prepare(patch.pixels, plan.channels) * torch.tensor(seen).repeat_interleave(inner)
+        pixels = model.prepare(patch.pixels, plan.channels, alpha=plan.alpha) * torch.tensor(seen).repeat_interleave(
+            inner
+        )
         view += torch.einsum("iy,cyx,jx->cij", _pooling(height, side, range(y, y + inner)), pixels, across)
     with torch.inference_mode():
         return model.overview(view[None].to(model.background_token.device))

@@ -185,6 +185,12 @@ class Image:
         return None if factor is None else (self.scale[0] * factor, self.scale[1] * factor)
 
     @property
+    def alpha(self) -> int | None:
+        """Index of the channel that says where there is a picture at all (0 = not), None where there is no such one."""
+        last = self.channels - 1
+        return last if last > 0 and self.channel_names[last].lower() == "alpha" else None
+
+    @property
     def scale_source(self) -> str:
         """What told `scale`: ``"ome-xml"``, ``"ngff"``, ``"geotiff"``, ..., ``"set by user"`` or ``"unknown"``."""
         if self._given is not None:

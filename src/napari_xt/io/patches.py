@@ -105,9 +105,10 @@ class Canvas:
 
     def write(self) -> None:
         """Write the chunks that have changed; a few stay in memory, for what may be painted next."""
-        fresh, self._fresh = self._fresh, set()
-        for box, values in joined([(chunk, self._held[chunk]) for chunk in sorted(fresh)], y_axis=len(self._lead)):
+        fresh = [(chunk, self._held[chunk]) for chunk in sorted(self._fresh)]
+        for box, values in joined(fresh, y_axis=len(self._lead)):
             self._array[(*self._lead, *box.slices)] = values
+        self._fresh.clear()
         for chunk in list(self._held)[:-HELD_CHUNKS]:
             del self._held[chunk]
 

@@ -58,7 +58,6 @@ class Store:
         self.keep = self._agreed(keep)
         self._encoded = self._shelved()
         self._committed = self._take_up()
-        self._shared = Shared(self.header.layout, self._tree)
 
     @classmethod
     def open_writer(
@@ -144,6 +143,10 @@ class Store:
         self._note_encoded(blocks)
 
     @cached_property
+    def _shared(self) -> Shared:
+        return Shared(self.header.layout, self._tree)
+
+    @cached_property
     def _previews(self) -> Previews:
         previews = Previews(self.path, self.header.layout)
         self._shared.put_previewed(previews.left)
@@ -224,7 +227,7 @@ class Store:
             self._make_shelf()
             show(self.path, self.header.layout, self._tree, self._ledger, self._committed, self._encoded)
             self._files.flush()
-            self._shared = Shared(self.header.layout, self._tree)
+            self.__dict__.pop("_shared", None)
 
     def finish(self, iou: float) -> None:
         """Merge the boxes of all committed regions, overlaps above ``iou``, and mark the run complete."""

@@ -127,7 +127,13 @@ class XT(nn.Module):
         """sha256 of the part of the configuration and tensors that tokens and local features depend on."""
         return encoder_digest(self.config, {name: v.numpy(force=True) for name, v in self.state_dict().items()})
 
-    def prepare(self, pixels: NDArray[Any], channels: Sequence[int] | None = None, out: Tensor | None = None) -> Tensor:
+    def prepare(
+        self,
+        pixels: NDArray[Any],
+        channels: Sequence[int] | None = None,
+        out: Tensor | None = None,
+        alpha: int | None = None,
+    ) -> Tensor:
         """Turn pixels as they are stored into the network's input.
 
         Parameters
@@ -139,6 +145,8 @@ class XT(nn.Module):
             Which of ``pixels``' channels the model's channels are, in its order; default: as they come.
         out
             Where to put it: ``(in_channels, Y, X)`` on the CPU, any layout and floating dtype; default: new.
+        alpha
+            Which of ``pixels``' channels is 0 where there is no picture: the mean stands there.
 
         Returns
         -------
@@ -157,6 +165,8 @@ class XT(nn.Module):
         # channel by channel: what is worked on stays in the cache
         for plane, channel, mean, std in zip(filled, chosen, self.config.mean, self.config.std, strict=True):
             plane.copy_(torch.from_numpy(_normalised(pixels[channel], mean, std)))
+        if alpha is not None and not pixels[alpha].all():
+            filled[:, torch.from_numpy(pixels[alpha] == 0)] = 0
         return filled
 
     def encode(self, regions: Tensor) -> tuple[Tensor, Tensor]:
