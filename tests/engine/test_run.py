@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 import zarr
 
@@ -74,6 +75,21 @@ def test_what_alpha_hides_is_never_fed(
     converted = xt.convert(seen[0], tmp_path / "a.ome.zarr")
     again = xt.predict(converted, model, out=tmp_path / "again.xt.zarr", window=window)
     np.testing.assert_array_equal(one.probability[...], again.probability[...])
+
+
+def test_no_data_is_never_fed(model: XT, scene: np.ndarray, tmp_path: Path) -> None:
+    told = []
+    for stated in ("7", "8"):
+        pixels = np.where(scene == 7, 6, scene)
+        pixels[100:300, 200:500] = 7
+        path = tmp_path / f"{stated}.tif"
+        tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb", extratags=[(42113, "s", 0, stated, True)])
+        told.append(xt.predict(path, model, out=tmp_path / f"{stated}.xt.zarr"))
+    hidden = np.concatenate([pixels, np.full((*SHAPE, 1), 255, np.uint8)], axis=2)
+    hidden[100:300, 200:500, 3] = 0
+    alike = xt.predict(hidden, model, out=tmp_path / "alpha.xt.zarr")
+    np.testing.assert_array_equal(told[0].probability[...], alike.probability[...])
+    assert (told[1].probability[...] != alike.probability[...]).any()
 
 
 def test_all_outputs_are_there_and_differ_from_place_to_place(whole: Prediction) -> None:

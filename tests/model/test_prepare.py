@@ -60,11 +60,11 @@ def test_it_fills_what_it_is_given(dtype: torch.dtype, model: XT) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_what_alpha_hides_is_the_mean(dtype: torch.dtype, model: XT) -> None:
-    pixels, alpha = every_value("uint8"), np.full((1, 256, 256), 255, np.uint8)
-    alpha[:, 40:90, 10:50], alpha[:, 100:110] = 0, 1
+def test_what_is_hidden_is_the_mean(dtype: torch.dtype, model: XT) -> None:
+    pixels, hidden = every_value("uint8"), np.zeros((256, 256), bool)
+    hidden[40:90, 10:50] = True
     out = torch.empty(2, 3, 256, 256, dtype=dtype).contiguous(memory_format=torch.channels_last)[1]
-    found = model.prepare(np.concatenate([pixels, alpha]), (0, 1, 2), out, alpha=3)
+    found = model.prepare(pixels, None, out, hidden)
     expected = model.prepare(pixels).to(dtype)
     expected[:, 40:90, 10:50] = 0
     assert torch.equal(found, expected)

@@ -61,7 +61,7 @@ class Plan:
     ``roi_run`` is in run pixels, inside the image; ``stride`` run pixels are a cell of the probability; ``regions`` are
     those that the run settles; ``empty`` are runs ``(first, last + 1)`` of indices of those of them that are skipped.
     ``keep`` says what stays of encoded regions; ``reused`` of them are taken from the store at ``reuse``. ``alpha`` is
-    the channel that says where there is a picture.
+    the channel that says where there is a picture, ``nodata`` the whole number that says where there is none.
 
     ``memory_bytes`` is the high-water mark of a process that does nothing else, ``disk_bytes`` the size of the complete
     store, ``disk_peak_bytes`` that while it is made; ``seconds`` is the time of the run, None where the model was not
@@ -100,6 +100,7 @@ class Plan:
     disk_peak_bytes: int = 0
     seconds: float | None = None
     alpha: int | None = None
+    nodata: int | None = None
 
     @property
     def skipped(self) -> int:
@@ -227,6 +228,7 @@ def _draft(image: Image, model: Model, settings: RunSettings, machine: Machine) 
         empty=seen.empty,
         keep=_keep(config, settings),
         alpha=None if image.alpha in channels else image.alpha,
+        nodata=image.nodata,
     )
     preview = draft.large and bool(settings.preview) and "mask" in draft.outputs
     draft = _reusing(replace(draft, preview=preview), image, model, settings)

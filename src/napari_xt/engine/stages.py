@@ -51,10 +51,19 @@ def encode(model: XT, plan: Plan, patch: Patch, regions: Sequence[Region]) -> li
     place = model.background_token.device
     batch = _empty_batch(len(regions), len(plan.channels), regions[0].outer, model.region_dtype, place.type == "cuda")
     for region, out in zip(regions, batch, strict=True):
-        model.prepare(patch.cut(region.outer), plan.channels, out, plan.alpha)
+        _prepared(model, plan, patch.cut(region.outer), out)
     with torch.inference_mode():
         tokens, local = model.encode(uploaded(batch, place))
     return [Encoded(region, t, f, patch.cut(region.inner)) for region, t, f in zip(regions, tokens, local, strict=True)]
+
+
+def _prepared(model: XT, plan: Plan, pixels: Pixels, out: Tensor | None = None) -> Tensor:
+    """`XT.prepare`, where what alpha hides or the file calls no-data is no picture."""
+    hidden = None if plan.alpha is None else pixels[plan.alpha] == 0
+    if plan.nodata is not None:
+        nothing = (pixels[list(plan.channels)] == plan.nodata).all(axis=0)
+        hidden = nothing if hidden is None else hidden | nothing
+    return model.prepare(pixels, plan.channels, out, hidden)
 
 
 def _empty_batch(count: int, channels: int, box: Box, dtype: torch.dtype, pinned: bool) -> Tensor:
@@ -127,7 +136,7 @@ def _overview(model: XT, plan: Plan, window: Window, regions: Sequence[Pixels | 
     if not config.context.overview_tokens:
         return None
     lacking = torch.zeros(config.in_channels, config.region_px, config.region_px)
-    known = [None if p is None else model.prepare(p, plan.channels, alpha=plan.alpha)[None] for p in regions]
+    known = [None if p is None else _prepared(model, plan, p)[None] for p in regions]
     pixels = torch.stack([lacking if p is None else to_full(p, config.region_px)[0] for p in known])
     whole = from_regions(pixels.reshape(1, *window.shape, *lacking.shape))
     with torch.inference_mode():
@@ -156,9 +165,7 @@ def streamed_overview(model: XT, plan: Plan, window: Window, read: Callable[[Box
             patch = read(Box(top + y, left, top + y + inner, left + width))
         except XTError:
             continue
-        pixels = model.prepare(patch.pixels, plan.channels, alpha=plan.alpha) * torch.tensor(seen).repeat_interleave(
-            inner
-        )
+        pixels = _prepared(model, plan, patch.pixels) * torch.tensor(seen).repeat_interleave(inner)
         view += torch.einsum("iy,cyx,jx->cij", _pooling(height, side, range(y, y + inner)), pixels, across)
     with torch.inference_mode():
         return model.overview(view[None].to(model.background_token.device))

@@ -191,6 +191,11 @@ class Image:
         return last if last > 0 and self.channel_names[last].lower() == "alpha" else None
 
     @property
+    def nodata(self) -> int | None:
+        """The whole number of which the file says that nothing was recorded; real numbers are NaN there."""
+        return self._source.nodata
+
+    @property
     def scale_source(self) -> str:
         """What told `scale`: ``"ome-xml"``, ``"ngff"``, ``"geotiff"``, ..., ``"set by user"`` or ``"unknown"``."""
         if self._given is not None:

@@ -1,4 +1,4 @@
-"""Arrays of real numbers in which one stands for "nothing was recorded": it is read as NaN. Knows no file format."""
+"""Numbers that stand for "nothing was recorded": of real ones NaN is read, whole ones are told. Knows no format."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.io.source import ArrayLike
+
+
+def whole_nodata(dtype: np.dtype[Any], stated: object) -> int | None:
+    """Return the number that a file of whole numbers names for no-data, None where it names none that it can hold."""
+    try:
+        value = float(str(stated).strip("\0 "))
+    except ValueError:
+        return None
+    if dtype.kind not in "iu" or not value.is_integer():
+        return None
+    return int(value) if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max else None
 
 
 def without_data(level: ArrayLike, stated: object) -> ArrayLike:

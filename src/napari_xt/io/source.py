@@ -119,6 +119,8 @@ class Source:
         What told the pixel size: ``"ome-xml"``, ``"ngff"``, ``"geotiff"``, ...; of no meaning where it is unknown.
     georeference
         How level-0 pixels lie on the Earth, where the file says it.
+    nodata
+        The whole number that stands where nothing was recorded; real numbers are NaN there.
     bounds_offset
         Level-0 pixel ``(y, x)`` at which the slide's own bounds begin, where it has bounds.
     rgb
@@ -137,6 +139,7 @@ class Source:
     channel_windows: tuple[Window | None, ...] = ()
     stated_by: str = ""
     georeference: Georeference | None = None
+    nodata: int | None = None
     bounds_offset: tuple[int, int] | None = None
     rgb: bool = False
     close: Callable[[], None] = _nothing

@@ -21,7 +21,7 @@ from napari_xt.errors import ImageFormatError
 from napari_xt.io.geo import placed_by_tags, placed_by_world_file
 from napari_xt.io.guard import MAX_DECODED_BYTES, check_array, check_size, consistent_levels, level_fits
 from napari_xt.io.mapped import MappedArray
-from napari_xt.io.nodata import without_data
+from napari_xt.io.nodata import whole_nodata, without_data
 from napari_xt.io.pyramid import MAX_GUESSED_CHANNELS
 from napari_xt.io.segments import guard_segments
 from napari_xt.io.slides import SlideError
@@ -147,6 +147,7 @@ def _source(path: str, name: str, tif: TiffFile, series: TiffPageSeries) -> Sour
         pixel=pixel,
         stated_by=stated_by,
         georeference=None if placed is None else placed.georeference,
+        nodata=whole_nodata(np.dtype(page.dtype), nodata),
         channel_names=channel_names(tif),
         channel_colors=channel_colors(tif),
         channel_windows=channel_windows(tif),

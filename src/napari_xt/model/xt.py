@@ -132,7 +132,7 @@ class XT(nn.Module):
         pixels: NDArray[Any],
         channels: Sequence[int] | None = None,
         out: Tensor | None = None,
-        alpha: int | None = None,
+        hidden: NDArray[np.bool_] | None = None,
     ) -> Tensor:
         """Turn pixels as they are stored into the network's input.
 
@@ -145,8 +145,8 @@ class XT(nn.Module):
             Which of ``pixels``' channels the model's channels are, in its order; default: as they come.
         out
             Where to put it: ``(in_channels, Y, X)`` on the CPU, any layout and floating dtype; default: new.
-        alpha
-            Which of ``pixels``' channels is 0 where there is no picture: the mean stands there.
+        hidden
+            ``(Y, X)``, where there is no picture, whatever the pixels are: the mean stands there.
 
         Returns
         -------
@@ -165,8 +165,8 @@ class XT(nn.Module):
         # channel by channel: what is worked on stays in the cache
         for plane, channel, mean, std in zip(filled, chosen, self.config.mean, self.config.std, strict=True):
             plane.copy_(torch.from_numpy(_normalised(pixels[channel], mean, std)))
-        if alpha is not None and not pixels[alpha].all():
-            filled[:, torch.from_numpy(pixels[alpha] == 0)] = 0
+        if hidden is not None and hidden.any():
+            filled[:, torch.from_numpy(hidden)] = 0
         return filled
 
     def encode(self, regions: Tensor) -> tuple[Tensor, Tensor]:
