@@ -181,7 +181,7 @@ def test_a_disk_of_64_mb_that_others_fill_meanwhile(window: str, small_disk: Pat
     case.write_good(tmp_path)
     zarr.create_array(str(tmp_path / "large.zarr"), data=case.scene((1800, 1100)), chunks=(256, 256, 3))
     call = ["run", f"{tmp_path}/large.zarr", "--model", f"{tmp_path}/small.safetensors", "--window", window]
-    call += ["--keep", "features", "--preview"]
+    call += ["--keep", "features", "--preview", "--pixel-size", "10cm"]
     whole, out, filler = tmp_path / "whole.xt.zarr", small_disk / "new.xt.zarr", small_disk / "filler"
     assert main([*call, "--out", str(whole)]) == 0
     rng = random.Random(window)

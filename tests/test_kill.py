@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, out: Path, *options: str) -> list[str]:
-    return ["run", f"{folder}/large.zarr", "--model", f"{folder}/small.safetensors", "--out", str(out), *options]
+    model = f"{folder}/small.safetensors"
+    return ["run", f"{folder}/large.zarr", "--model", model, "--pixel-size", "10cm", "--out", str(out), *options]
 
 
 def assert_same(out: Path, whole: Path) -> None:
