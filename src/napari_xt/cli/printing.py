@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from napari_xt.errors import printable
 
@@ -30,3 +32,17 @@ def warn(warnings: Sequence[str]) -> None:
     """Say again on stderr what is on the card: it must be seen where the card goes into a file."""
     for text in warnings if sys.stderr is not None else ():
         print(f"napari-xt: warning: {printable(text)}", file=sys.stderr)
+
+
+@contextmanager
+def progress(**style: Any) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, of tqdm's ``style``; what is yielded moves it to ``(done, total)``."""
+    from tqdm.auto import tqdm
+
+    with tqdm(disable=sys.stderr is None or not sys.stderr.isatty(), **style) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

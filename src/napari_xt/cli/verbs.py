@@ -14,7 +14,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_xt.cli.printing import table, warn, words
+from napari_xt.cli.printing import progress, table, warn, words
 from napari_xt.engine.machine import peak_bytes
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import MissingDependencyError, SettingsError, printable
@@ -54,18 +54,10 @@ def info(chosen: argparse.Namespace) -> int:
 
 def convert(chosen: argparse.Namespace) -> int:
     """Write an image as OME-Zarr."""
-    from tqdm.auto import tqdm
-
     from napari_xt.io.convert import convert
 
     settings = {name: getattr(chosen, name) for name in ("chunks", "shards", "compressor", "pixel_size", "restart")}
-    seen = sys.stderr is not None and sys.stderr.isatty()
-    with tqdm(unit="strip", disable=not seen) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress(unit="strip") as show:
         written = convert(chosen.image, chosen.out, version=chosen.ome_zarr, progress=show, **settings)
     table([("written", str(written)), ("memory", f"{peak_bytes() / 2**30:.2f} GiB at most")])
     return DONE
@@ -73,19 +65,12 @@ def convert(chosen: argparse.Namespace) -> int:
 
 def export(chosen: argparse.Namespace) -> int:
     """Write a prediction to a file of another kind."""
-    from tqdm.auto import tqdm
-
     from napari_xt.io.export import export
     from napari_xt.io.prediction import open_prediction
 
     prediction = open_prediction(chosen.prediction, chosen.threshold)
     settings = {name: getattr(chosen, name) for name in ("format", "source", "flavour", "simplify")}
-    with tqdm(disable=sys.stderr is None or not sys.stderr.isatty(), leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress(leave=False) as show:
         what = chosen.what.split(",") if chosen.what else None
         written = export(prediction, chosen.out, what=what, progress=show, **settings)
     failed = [("failed", f"{len(prediction.failed)} regions")] if len(prediction.failed) else []

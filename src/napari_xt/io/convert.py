@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import StoreError
 from napari_xt.io.conversion.facts import is_colour, omero, steps_of
-from napari_xt.io.conversion.place import RESTART, Place, writing
+from napari_xt.io.conversion.place import RESTART, Place
 from napari_xt.io.conversion.rows import ImageRows
 from napari_xt.io.conversion.sweep import ArrayRows, Column, Lead, Sweep, area_mean, planes_of, sweeps
 from napari_xt.io.conversion.target import Compressor, Target, Version
-from napari_xt.io.durable import DurableStore
+from napari_xt.io.durable import DurableStore, writing
 from napari_xt.io.image import Image, open_image
 
 NOTE_S = 1.0  # what a killed conversion has to do again at most, and a little

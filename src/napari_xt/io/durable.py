@@ -18,7 +18,7 @@ from uuid import uuid4
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-from napari_xt.errors import StoreError
+from napari_xt.errors import StoreError, XTError
 
 PARTIAL = ".partial"  # ends the names of files and folders that are being written
 
@@ -139,6 +139,17 @@ class DurableStore(LocalStore):
             with self._changed:
                 self._busy -= 1
                 self._changed.notify_all()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a failure inside what can't be written, and how much disk is free where that is the cause."""
+    try:
+        yield
+    except XTError:
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def write_error(path: Path, error: OSError) -> StoreError:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import get_args
 from uuid import uuid4
 
-from napari_xt.errors import SettingsError, XTError
-from napari_xt.io.durable import PARTIAL, sync, sync_folder, write_error
+from napari_xt.errors import SettingsError
+from napari_xt.io.durable import PARTIAL, sync, sync_folder, writing
 from napari_xt.io.exports import coco, geojson, geopackage, raster, tables
 from napari_xt.io.exports.wanted import Flavour, Progress, Source, Wanted, What, available
 from napari_xt.io.prediction import Prediction, open_prediction
@@ -184,15 +184,12 @@ def _whole(path: Path) -> Iterator[Path]:
     """A place of the same name aside, which takes the place of ``path`` at the end; nothing of it stays otherwise."""
     folder = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
     try:
-        folder.mkdir()
-        yield folder / path.name
-        for file in (folder / path.name, *(folder / path.name).rglob("*")):
-            sync(file) if file.is_file() else sync_folder(file)
-        os.replace(folder / path.name, path)
-        sync_folder(path.parent)
-    except XTError:
-        raise
-    except OSError as error:
-        raise write_error(path, error) from error
+        with writing(path):
+            folder.mkdir()
+            yield folder / path.name
+            for file in (folder / path.name, *(folder / path.name).rglob("*")):
+                sync(file) if file.is_file() else sync_folder(file)
+            os.replace(folder / path.name, path)
+            sync_folder(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

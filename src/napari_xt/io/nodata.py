@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xt.io.source import ArrayLike
+from napari_xt.io.source import ArrayLike, Wrapped
 
 
 def whole_nodata(dtype: np.dtype[Any], stated: object) -> int | None:
     """Return the number that a file of whole numbers names for no-data, None where it names none that it can hold."""
-    try:
-        value = float(str(stated).strip("\0 "))
-    except ValueError:
-        return None
+    value = _number(stated)
     if dtype.kind not in "iu" or not value.is_integer():
         return None
     return int(value) if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max else None
@@ -33,10 +30,7 @@ def without_data(level: ArrayLike, stated: object) -> ArrayLike:
     stated
         The number that the file names, as GDAL writes it; what is no finite number changes nothing.
     """
-    try:
-        value = float(str(stated).strip("\0 "))
-    except ValueError:
-        return level
+    value = _number(stated)
     dtype = np.dtype(level.dtype)
     if dtype.kind != "f" or not math.isfinite(value):
         return level
@@ -44,43 +38,22 @@ def without_data(level: ArrayLike, stated: object) -> ArrayLike:
         return NoDataArray(level, float(dtype.type(value)))
 
 
+def _number(stated: object) -> float:
+    """The number that is stated, NaN where it is none."""
+    try:
+        return float(str(stated).strip("\0 "))
+    except ValueError:
+        return math.nan
+
+
 @dataclass(frozen=True, slots=True)
-class NoDataArray:
+class NoDataArray(Wrapped):
     """An array whose pixels of ``value`` are read as NaN."""
 
-    stored: ArrayLike
     value: float
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
-        return self.stored.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels."""
-        return self.stored.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return self.stored.ndim
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        """Sizes of the chunks, None where there are none."""
-        return getattr(self.stored, "chunks", None)
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         """Read a part."""
         pixels = np.asarray(self.stored[key])
         nothing = pixels == pixels.dtype.type(self.value)
         return np.where(nothing, pixels.dtype.type(np.nan), pixels) if nothing.any() else pixels
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self[...].astype(dtype or self.dtype, copy=bool(copy))

@@ -9,8 +9,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +18,7 @@ import psutil
 
 from napari_xt.errors import StoreError, StoreMismatchError
 from napari_xt.io import lock
-from napari_xt.io.durable import PARTIAL, DurableStore, sync_folder, write_error
+from napari_xt.io.durable import PARTIAL, DurableStore, sync_folder
 from napari_xt.io.identity import same_image
 from napari_xt.io.layout import Header
 from napari_xt.io.ledger import Ledger
@@ -74,17 +73,6 @@ def ledger_path(store: Path) -> Path:
 def lock_path(store: Path) -> Path:
     """The lock file of the store at ``store``."""
     return store / JOURNAL / LOCK
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say of a failure inside which store it hit, and how much disk is free where that is the cause."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 def _resume(path: Path, header: Header) -> tuple[Ledger, lock.Owner]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_xt.errors import SettingsError
 
@@ -87,6 +89,45 @@ class ArrayLike(Protocol):
 
     def __getitem__(self, key: Any, /) -> Any:
         """Read a part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped(ABC):
+    """An array that is read by way of another one, ``stored``, of the same type and, unless it says so, shape."""
+
+    stored: ArrayLike
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return tuple(self.stored.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return self.stored.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.stored.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Sizes of the chunks, None where there are none."""
+        return getattr(self.stored, "chunks", None)
+
+    @abstractmethod
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Read a part."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[...].astype(dtype or self.dtype, copy=bool(copy))
 
 
 def _nothing() -> None:

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.io import lock
-from napari_xt.io.durable import DurableStore
+from napari_xt.io.durable import DurableStore, writing
 from napari_xt.io.layout import BlockData, Header, Keep, Layout, RegionData, Status, kept_arrays
 from napari_xt.io.ledger import BlockRow, Ledger, NewRegion, RegionRow
 from napari_xt.io.merge import BOX_DTYPE, suppress
 from napari_xt.io.patches import joined
-from napari_xt.io.place import lock_path, prepare, writing
+from napari_xt.io.place import lock_path, prepare
 from napari_xt.io.preview import Previews, RegionPreview, remove_previews
 from napari_xt.io.recover import checksum, recover, show
 from napari_xt.io.shared import Shared

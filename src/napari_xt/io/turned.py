@@ -5,7 +5,6 @@ Knows arrays and axes; knows no file format.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_xt.io.geo import Georeference
 from napari_xt.io.keys import full_key
-from napari_xt.io.source import ArrayLike, Source
+from napari_xt.io.source import Source, Wrapped
 
 _FLIPS = {2: (False, True), 3: (True, True), 4: (True, False), 5: (False, False), 6: (True, False), 7: (True, True)}
 _FLIPS |= {8: (False, True)}  # stored rows, stored columns
@@ -60,7 +59,7 @@ def _turned_map(
 
 
 @dataclass(frozen=True, slots=True)
-class TurnedArray:
+class TurnedArray(Wrapped):
     """An array with some axes reversed, then perhaps two of them swapped.
 
     Parameters
@@ -73,7 +72,6 @@ class TurnedArray:
         The two axes that take each other's place, or None.
     """
 
-    stored: ArrayLike
     flips: frozenset[int]
     swaps: tuple[int, int] | None
 
@@ -81,21 +79,6 @@ class TurnedArray:
     def shape(self) -> tuple[int, ...]:
         """Length of each axis."""
         return self._swapped(tuple(self.stored.shape))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels."""
-        return self.stored.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return self.stored.ndim
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -112,9 +95,6 @@ class TurnedArray:
         upright = pixels[tuple(slice(None, None, -1 if axis in self.flips else 1) for axis in left)]
         wanted = [axis for axis in self._swapped(tuple(range(self.ndim))) if axis in left]
         return upright.transpose([left.index(axis) for axis in wanted])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self[...].astype(dtype or self.dtype, copy=bool(copy))
 
     def _of_stored(self, axis: int, part: Any) -> Any:
         """The index along an axis of the stored array; what is flipped still comes in the stored order."""

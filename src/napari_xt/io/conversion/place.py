@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from napari_xt.errors import SettingsError, StoreError, StoreMismatchError, XTError
+from napari_xt.errors import SettingsError, StoreError, StoreMismatchError
 from napari_xt.io import lock
-from napari_xt.io.durable import PARTIAL, remove_partials, sync_folder, write_error, write_file
+from napari_xt.io.durable import PARTIAL, remove_partials, sync_folder, write_file
 from napari_xt.io.identity import same_image
 from napari_xt.io.omezarr import ZARR_FILES
 
@@ -113,14 +113,3 @@ class Place:
     def _same(self, found: dict[str, Any]) -> bool:
         mine, theirs = dict(self.job), dict(found["job"])
         return same_image(mine.pop("image"), str(theirs.pop("image", ""))) and mine == theirs
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Say of a failure inside what can't be written, and how much disk is free where that is the cause."""
-    try:
-        yield
-    except XTError:
-        raise
-    except OSError as error:
-        raise write_error(out, error) from error
