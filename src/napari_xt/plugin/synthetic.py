@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_xt.errors import ModelError
 from napari_xt.io.synthetic import SyntheticArray
-from napari_xt.plugin.reader import Level
+from napari_xt.plugin.level import Level
 
 WORD = "synthetic"
 
