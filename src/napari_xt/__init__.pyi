@@ -1,3 +1,4 @@
+from .engine.context_map import context_map as context_map
 from .engine.plan import plan as plan
 from .engine.run import predict as predict
 from .engine.run import stream as stream

@@ -51,10 +51,21 @@ def test_a_layer_by_segments_is_the_layer_that_learns(reverse: bool, length: int
     layer, x = seeded(MambaLayer(DIM)), tokens(length)
     with patch.object(mamba, "SEGMENT", segment):
         streamed = layer(x, reverse)
-    whole = layer(x.requires_grad_(), reverse)
+    whole = layer.requires_grad_()(x, reverse)
     assert whole.requires_grad
     assert not streamed.requires_grad
     torch.testing.assert_close(streamed, whole.detach(), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@settings(max_examples=20)
+@given(LENGTHS, st.integers(1, 40))
+def test_the_gradient_of_tokens_by_segments_is_that_of_the_whole(reverse: bool, length: int, segment: int) -> None:
+    layer, x = seeded(MambaLayer(DIM)), tokens(length).requires_grad_()
+    with patch.object(mamba, "SEGMENT", segment):
+        (streamed,) = torch.autograd.grad(layer(x, reverse).square().sum(), x)
+    (whole,) = torch.autograd.grad(layer.requires_grad_()(x, reverse).square().sum(), x)
+    torch.testing.assert_close(streamed, whole)
 
 
 def test_gradients_pass_from_one_part_of_a_stream_to_the_next() -> None:

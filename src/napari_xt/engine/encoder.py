@@ -116,12 +116,7 @@ class Encoder:
     @cached_property
     def blank(self) -> tuple[Tensor, Tensor]:
         """Tokens and local features of a region without data, which stand for those of every one that is skipped."""
-        side = self._plan.grid.region(0, 0).outer.height
-        nothing = torch.zeros(1, self.model.config.in_channels, side, side)  # every pixel the mean
-        place = next(self.model.parameters()).device
-        with torch.inference_mode():
-            tokens, local = self.model.encode(nothing.contiguous(memory_format=torch.channels_last).to(place))
-        return tokens[0], local[0]
+        return stages.blank(self.model)
 
     def _take(self, regions: Sequence[Region]) -> list[stages.Encoded]:
         """Regions of one block as they were encoded before, or encoded now where they can't be read after all."""

@@ -186,6 +186,15 @@ def _pooling(length: int, cells: int, part: range) -> Tensor:
     return ((place >= first) & (place < last)) / (last - first)
 
 
+def blank(model: XT) -> tuple[Tensor, Tensor]:
+    """Tokens ``(L, D)`` and local features ``(c, h, w)`` of a region in which every pixel is the mean."""
+    side = model.config.outer_px
+    nothing = torch.zeros(1, model.config.in_channels, side, side).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        tokens, local = model.encode(nothing.to(model.background_token.device))
+    return tokens[0], local[0]
+
+
 def features(model: XT, encoded: Encoded) -> tuple[Tensor, Tensor]:
     """Tokens ``(L, D)`` and local features ``(c, h, w)`` of a region, also of one that has none: it failed, perhaps."""
     if encoded.tokens is not None and encoded.local is not None:

@@ -6,19 +6,21 @@ Knows tensors only. Dimensions:
     B  batch    L  tokens    D  token width    E  inner width, 2 D    N  state size, 16    R  rank of dt, ceil(D / 16)
 
 Parameter names and shapes are those of ``mamba_ssm.Mamba``; the layer's arithmetic is that of the paper's released
-code: ``u = LayerNorm(x)``, result ``u + Mamba(u)``, layers 0, 2, ... over the reversed sequence. Without gradients a
-layer walks over segments of the window and carries its state from one to the next, so that its memory beyond tokens in
-and tokens out does not grow with the window.
+code: ``u = LayerNorm(x)``, result ``u + Mamba(u)``, layers 0, 2, ... over the reversed sequence. Unless it
+learns, a layer walks over segments of the window and carries its state from one to the next, so that its memory beyond
+tokens in and tokens out does not grow with the window.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from napari_xt.model.context.scan import can_fuse, scan_on, selective_scan
 
@@ -128,7 +130,7 @@ class MambaLayer(nn.Module):
         reverse
             Walk them from their last token to their first.
         """
-        if can_fuse(tokens) or self._learns(tokens):
+        if can_fuse(tokens) or self._learns():
             u: Tensor = self.norm(tokens.flip(1) if reverse else tokens)
             u = u + self.mixer(u)
             return u.flip(1) if reverse else u
@@ -144,16 +146,56 @@ class MambaLayer(nn.Module):
         mixed, state = self.mixer.advance(u, state)
         return u + mixed, state
 
-    def _learns(self, tokens: Tensor) -> bool:
-        return torch.is_grad_enabled() and any(x.requires_grad for x in (tokens, *self.parameters()))
+    def _learns(self) -> bool:
+        return torch.is_grad_enabled() and any(x.requires_grad for x in self.parameters())
 
     def _stream(self, tokens: Tensor, reverse: bool) -> Tensor:
-        out, state = torch.empty_like(tokens), self.start(tokens)
-        parts = list(zip(*(torch.split(x, SEGMENT, 1) for x in (tokens, out)), strict=True))
-        for part, target in reversed(parts) if reverse else parts:
-            result, state = self.advance(part.flip(1) if reverse else part, state)
-            target.copy_(result.flip(1) if reverse else result)
+        out: Tensor = _Segments.apply(self, tokens, reverse)
         return out
+
+
+class _Segments(torch.autograd.Function):
+    """``(layer, tokens, reverse)``: the layer by segments; for the gradient of the tokens it keeps their states.
+
+    What is inside a segment is made again. The weights get no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, layer: MambaLayer, tokens: Tensor, reverse: bool) -> Tensor:
+        """Walk from segment to segment."""
+        out, state, states = torch.empty_like(tokens), layer.start(tokens), []
+        for part, target in _walk(reverse, tokens, out):
+            states.append(state)
+            result, state = layer.advance(part.flip(1) if reverse else part, state)
+            target.copy_(result.flip(1) if reverse else result)
+        if tokens.requires_grad:
+            ctx.layer, ctx.reverse = layer, reverse
+            ctx.save_for_backward(tokens, *(value for pair in states for value in pair))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[None, Tensor, None]:
+        """Walk back, with the gradient of the state that the segment before has handed on."""
+        tokens, *kept = ctx.saved_tensors
+        states = [MambaState(*pair) for pair in zip(kept[::2], kept[1::2], strict=True)]
+        grad, grad_state = torch.empty_like(tokens), [torch.zeros_like(value) for value in states[0]]
+        walk = zip(states, _walk(ctx.reverse, tokens, grad_out, grad), strict=True)
+        for state, (part, grad_part, target) in reversed(list(walk)):
+            given = [x.detach().requires_grad_() for x in (part, *state)]
+            with torch.enable_grad():
+                ordered = given[0].flip(1) if ctx.reverse else given[0]
+                result, after = ctx.layer.advance(ordered, MambaState(*given[1:]))
+            wanted = grad_part.flip(1) if ctx.reverse else grad_part
+            found, *grad_state = torch.autograd.grad((result, *after), given, (wanted, *grad_state))
+            target.copy_(found)
+        return None, grad, None
+
+
+def _walk(reverse: bool, *sequences: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """The segments of sequences ``(B, L, D)`` that belong together, in walking order."""
+    segments = list(zip(*(torch.split(x, SEGMENT, 1) for x in sequences), strict=True))
+    return reversed(segments) if reverse else segments
 
 
 class Mamba(nn.Module):
