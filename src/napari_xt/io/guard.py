@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MAX_DECODED_BYTES = 2**30
 """The most that one file, chunk or strip may take in memory once decoded."""
 
+MOST_SIDE, MOST_VALUES = 2**31 - 1, 2**48
+"""The longest axis and the most values of an array; what declares more is no image."""
+
 _COMPRESSORS = frozenset({"blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "zfpy", "pcodec", "packbits"})
 _FILTERS = frozenset({"delta", "fixedscaleoffset", "quantize", "astype", "bitround", "shuffle"})
 _CHECKSUMS = frozenset({"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"})
@@ -47,9 +50,12 @@ def check_size(file: str, what: str, nbytes: int) -> None:
 
 
 def check_array(file: str, array: ArrayLike) -> None:
-    """Refuse arrays without pixels and pixels that are no numbers."""
+    """Refuse arrays without pixels or of impossible size, and pixels that are no numbers."""
     if 0 in array.shape:
         raise ImageFormatError(file, f"the image has no pixels, its shape is {tuple(array.shape)}")
+    if max(array.shape, default=0) > MOST_SIDE or math.prod(array.shape) > MOST_VALUES:
+        shape = str(tuple(array.shape))[:80]
+        raise ImageFormatError(file, f"no image can have the shape {shape} that it declares", "write it again")
     if np.dtype(array.dtype).kind not in "buif":
         raise ImageFormatError(
             file, f"pixels of type {array.dtype} are not understood", "convert them to integers or real numbers"
@@ -112,6 +118,8 @@ def guarded(file: str, array: zarr.Array[Any]) -> zarr.Array[Any]:
         Where the array has no pixels, pixels that are no numbers, huge chunks or a codec that is not known to be safe.
     """
     check_array(file, array)
+    if min(array.chunks, default=0) < 1:
+        raise ImageFormatError(file, f"its chunks have the shape {tuple(array.chunks)}, so no pixels", "write it again")
     check_size(file, "one of its chunks", math.prod(array.chunks) * array.dtype.itemsize)
     metadata = array.metadata
     safe = _guard_v2(file, metadata) if isinstance(metadata, ArrayV2Metadata) else _guard_v3(file, metadata)

@@ -13,11 +13,12 @@ from typing import Any, Literal, TypeGuard
 
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import LocalStore
 
-from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError, MissingDependencyError
+from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError, MissingDependencyError, XTError
+from napari_xt.io.files import FileStore
 from napari_xt.io.geo import Georeference
 from napari_xt.io.guard import consistent_levels, guarded
+from napari_xt.io.nodata import nodata_of
 from napari_xt.io.pyramid import guess_axes
 from napari_xt.io.remote import open_remote
 from napari_xt.io.source import (
@@ -35,6 +36,7 @@ from napari_xt.io.source import (
 logger = logging.getLogger(__name__)
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+MOST_LEVELS = 64
 _KINDS = {"space": "zyx", "time": "t", "channel": "c"}
 
 Node = zarr.Group | zarr.Array[Any]
@@ -75,9 +77,9 @@ def open_zarr(place: str, name: str) -> Source:
 def _source(place: str, name: str, node: Node) -> Source:
     try:
         return _from_array(place, name, node) if isinstance(node, zarr.Array) else _from_group(place, name, node)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        if isinstance(error, ImageFormatError):
-            raise
+    except (XTError, PermissionError, RemoteError):
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, OSError) as error:
         raise ImageFormatError(place, f"its metadata is damaged ({_brief(error)})", "write the image again") from error
 
 
@@ -100,7 +102,7 @@ def _plain(version: int | None) -> dict[str, Any]:
 def _store(place: str) -> tuple[Store, Literal[2, 3] | None]:
     if "://" in place:
         return _remote(place), None
-    return LocalStore(place, read_only=True), local_version(place)
+    return FileStore(place, read_only=True), local_version(place)
 
 
 def _remote(place: str) -> Store:
@@ -163,6 +165,8 @@ def _from_arrays(place: str, name: str, group: zarr.Group) -> Source:
 def _from_multiscales(place: str, name: str, group: zarr.Group, ome: Mapping[str, Any]) -> Source:
     multiscale = ome["multiscales"][0]
     datasets: Sequence[Mapping[str, Any]] = multiscale["datasets"]
+    if len(datasets) > MOST_LEVELS:
+        raise ImageFormatError(place, f"it declares {len(datasets)} levels, more than {MOST_LEVELS}", "write it again")
     first = _level(place, group, datasets[0])
     if first is None:
         raise ImageFormatError(place, f"its level {datasets[0]['path']!r} is missing", "copy or write it again")
@@ -183,6 +187,7 @@ def _from_multiscales(place: str, name: str, group: zarr.Group, ome: Mapping[str
         pixel=_pixel(axes, scales[0], units),
         stated_by="ngff",
         georeference=Georeference.from_attributes(group.attrs.asdict()),
+        nodata=nodata_of(first.dtype, group.attrs.asdict()),
         channel_names=tuple(str(channel.get("label") or f"channel {i}") for i, channel in enumerate(channels)),
         channel_colors=tuple(hex_color(channel.get("color")) for channel in channels),
         channel_windows=tuple(_window(channel.get("window")) for channel in channels),

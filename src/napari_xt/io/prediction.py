@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
 
 from napari_xt.geometry import IDS_PER_REGION
+from napari_xt.io.files import FileStore
 from napari_xt.io.layout import FEATURES, TOKENS, Header, Layout, Status
 from napari_xt.io.ledger import Ledger, RegionRow
 from napari_xt.io.merge import IOU, suppress
@@ -46,7 +46,7 @@ def open_prediction(path: str | os.PathLike[str], threshold: float | None = None
     """
     place = Path(os.path.abspath(path))
     header = read_header(place)
-    tree = open_tree(LocalStore(place, read_only=True), header.layout, "r")
+    tree = open_tree(FileStore(place, read_only=True), header.layout, "r")
     with Ledger(ledger_path(place), read_only=True):
         return Prediction(place, header, tree, threshold)
 
@@ -197,7 +197,7 @@ class Prediction:
         shelf = self.layout.shelf
         if shelf is None or (name not in shelf.kept and not self.complete):
             return None
-        return open_shelf(LocalStore(self.path, read_only=True), self.layout, "r").get(name)
+        return open_shelf(FileStore(self.path, read_only=True), self.layout, "r").get(name)
 
     def _state(self) -> _State:
         """What the journal says now; read again only if it has changed."""
