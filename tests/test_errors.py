@@ -13,6 +13,7 @@ from napari_xt import errors
 from napari_xt.errors import XTError, printable
 
 BUILTIN = {
+    "AnnotationError": ValueError,
     "ImageFormatError": ValueError,
     "ImageNotFoundError": FileNotFoundError,
     "ImageReadError": OSError,

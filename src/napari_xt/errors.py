@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "AnnotationError",
     "ImageFormatError",
     "ImageNotFoundError",
     "ImageReadError",
@@ -62,6 +63,10 @@ class ImageFormatError(XTError, ValueError):
 
 class ImageReadError(XTError, OSError):
     """An image that opened could not deliver its pixels."""
+
+
+class AnnotationError(XTError, ValueError):
+    """A file of areas that were drawn elsewhere can't be read, or is none."""
 
 
 class ModelNotFoundError(XTError, LookupError):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import zarr
 
 import napari_xt as xt
@@ -409,3 +410,42 @@ def test_skipping_is_another_run(model: XT, scene: np.ndarray, tmp_path: Path) -
     with pytest.raises(StoreMismatchError, match="skip_background"):
         xt.predict(scene, model, out=out, skip_background=True)
     assert "skip_background" not in xt.open_prediction(out).header.job
+
+
+def with_alpha(hidden: np.ndarray) -> np.ndarray:
+    return np.concatenate([slide(), np.where(hidden, 0, 255).astype(np.uint8)[..., None]], axis=2)
+
+
+def skipped(image: object) -> np.ndarray:
+    """``(rows, cols)`` of the regions that a plan leaves out."""
+    found = plan(image, small_model(), skip_background=True)
+    return np.array([found.skips(index) for index in range(110)]).reshape(11, 10)
+
+
+def test_what_alpha_hides_was_not_recorded() -> None:
+    hidden = np.zeros(SHAPE, bool)
+    hidden[256:, 128:384] = True  # the lower part of the tissue, with column 3 in the middle of it
+    table = skipped(with_alpha(hidden))
+    assert table[5:, 3].all()  # row 4 sees with its halo what is above
+    assert not table[3, 2:6].any()
+    np.testing.assert_array_equal(table[:, 7:], expected()[:, 7:])
+
+
+def test_a_region_that_is_hidden_in_part_is_judged_by_what_is_seen() -> None:
+    hidden = np.zeros(SHAPE, bool)
+    hidden[:, ::2] = hidden[200:300, 400:450] = True
+    half = skipped(with_alpha(hidden))
+    assert half[:, 9].all()
+    assert not half[3:8, 2:6].any()
+
+
+@pytest.mark.parametrize(("stated", "there"), [("100", False), ("8", True)], ids=["no-data", "a field"])
+def test_no_data_in_whole_numbers_was_not_recorded(stated: str, there: bool, tmp_path: Path) -> None:
+    image = textured(SHAPE)
+    image[:, 320:] = 100
+    path = tmp_path / "a.tif"
+    tags = [(42113, "s", 0, stated, True)]
+    tifffile.imwrite(path, image, tile=(64, 64), photometric="rgb", extratags=tags)
+    table = skipped(path)
+    assert table[:, 6:].all() != there
+    assert not table[:, :5].any()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -128,3 +129,17 @@ def test_it_says_why_it_can_not(tmp_path: Path) -> None:
     prediction, _, _ = run(scene(), model, tmp_path / "c.xt.zarr", keep="nothing")
     with pytest.raises(StoreError, match="keep='tokens'"):
         context_map(prediction, (0, 0), model=model)
+
+
+def test_what_a_drawn_area_leaves_out_counts_as_blank(tmp_path: Path) -> None:
+    corners = [[[10, 330], [60, 330], [60, 470], [150, 470], [150, 480], [10, 480], [10, 330]]]  # x, y: an L
+    drawn = tmp_path / "area.geojson"
+    drawn.write_text(
+        json.dumps({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": corners}, "properties": {}})
+    )
+    model = small_model()
+    prediction, _, _ = run(scene(), model, tmp_path / "a.xt.zarr", roi=str(drawn))
+    assert prediction.header.plan["left_out"]
+    found = context_map(prediction, (5, 0), model=model)
+    table = prediction.scores.set_index(["region_row", "region_col"])
+    assert found.score == pytest.approx(table.loc[(5, 0), "score"], abs=1e-4)

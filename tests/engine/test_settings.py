@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 
 import pytest
@@ -21,7 +22,14 @@ def test_every_setting_says_what_it_is_for_and_what_it_affects() -> None:
         ({"roi": "1,2,30,40"}, {"roi": Box(1, 2, 30, 40)}),
         ({"roi": [0.5, 1.5, 9.2, 9.8]}, {"roi": Box(0, 1, 10, 10)}),
         ({"roi": {"y0": 1, "x0": 2, "y1": 3, "x1": 4}}, {"roi": Box(1, 2, 3, 4)}),
+        ({"roi": "shapes.geojson"}, {"roi": "shapes.geojson"}),
         ({"channels": "2, 1,0"}, {"channels": (2, 1, 0)}),
+        ({"channels": "DAPI, 2"}, {"channels": ("DAPI", 2)}),
+        ({"channels": "nucleus=DAPI, membrane=2"}, {"channels": {"nucleus": "DAPI", "membrane": 2}}),
+        ({"channels": {"nucleus": 1}}, {"channels": {"nucleus": 1}}),
+        ({"intensity": "percentile"}, {"intensity": "percentile"}),
+        ({"intensity": "-5:20, 0.5:0.5"}, {"intensity": ((-5.0, 20.0), (0.5, 0.5))}),
+        ({"intensity": [[0, 255]]}, {"intensity": ((0.0, 255.0),)}),
         ({"plane": "t=3,z=0"}, {"plane": {"t": 3, "z": 0}}),
         ({"window": "global"}, {"window": "global"}),
         ({"window": "4", "level": "1", "threshold": "0.5"}, {"window": 4, "level": 1, "threshold": 0.5}),
@@ -43,8 +51,16 @@ def test_loose_options_are_read(options: dict[str, object], expected: dict[str, 
         {"roi": "10,10,5,20"},
         {"roi": "0,0,inf,3"},
         {"roi": 7},
-        {"roi": "shapes.geojson"},
-        {"channels": "red"},
+        {"roi": "shapes.txt"},
+        {"channels": ""},
+        {"channels": "red=0,2"},
+        {"channels": "=0"},
+        {"intensity": "bright"},
+        {"intensity": "3"},
+        {"intensity": "5:3"},
+        {"intensity": "0:inf"},
+        {"intensity": [[1, 2, 3]]},
+        {"intensity": 7},
         {"channels": "-1"},
         {"channels": 3},
         {"plane": "t"},
@@ -71,9 +87,16 @@ def test_nonsense_is_one_sentence_with_the_value(options: dict[str, object]) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_an_unheard_of_intensity_is_refused_however_it_is_given() -> None:
+    with pytest.raises(SettingsError, match="intensity = 'rgb'"):
+        RunSettings(intensity="rgb")  # type: ignore[arg-type]
+
+
 def test_settings_survive_json() -> None:
     settings = RunSettings.of(roi="1,2,30,40", plane="t=1", channels="0,1,2", window=4)
     assert RunSettings.of(**settings.to_json()) == settings
+    named = RunSettings.of(channels="nucleus=DAPI", intensity="1:2")
+    assert RunSettings.of(**json.loads(json.dumps(named.to_json()))) == named
     assert RunSettings.merged(settings, {"window": 2}).window == 2
 
 

@@ -15,6 +15,12 @@ def test_json_round_trip_is_exact_and_canonical() -> None:
     assert again.to_json() == CANOPY.to_json()
 
 
+def test_normalisation_is_told_only_where_it_says_something() -> None:
+    assert "normalisation" not in CANOPY.to_json()
+    changed = replace(CANOPY, normalisation="percentile", percentiles=(1.0, 99.0))
+    assert XTConfig.from_json(changed.to_json()) == changed
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -27,6 +33,9 @@ def test_json_round_trip_is_exact_and_canonical() -> None:
         pytest.param({"mask": None, "boxes": None, "scores": None}, "head", id="no head"),
         pytest.param({"threshold": 1.5}, "threshold", id="threshold above one"),
         pytest.param({"version": 2}, "newer", id="newer version"),
+        pytest.param({"normalisation": "z-score"}, "normalisation", id="unheard-of normalisation"),
+        pytest.param({"percentiles": (50.0, 50.0)}, "percentiles", id="equal percentiles"),
+        pytest.param({"percentiles": (0.1, 101.0)}, "percentiles", id="more than all"),
     ],
 )
 def test_nonsense_is_refused_by_name(change: dict[str, object], named: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from napari_xt.errors import ModelError
+from napari_xt.model.intensity import between
 from napari_xt.model.xt import XT
 from small_model import SMALL
 
@@ -73,3 +74,35 @@ def test_what_is_hidden_is_the_mean(dtype: torch.dtype, model: XT) -> None:
 def test_the_wrong_number_of_channels_is_told(model: XT) -> None:
     with pytest.raises(ModelError, match="2 channels: the model wants 3"):
         model.prepare(every_value("uint8"), (0, 1))
+
+
+LIMITS = ((-40.0, 200.0), (0.25, 0.75), (7.0, 7.0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float16", "float32", "float64", "bool"])
+def test_limits_become_0_and_1_and_nothing_lies_beyond(dtype: str, model: XT) -> None:
+    pixels = every_value(dtype) if dtype != "bool" else every_value("uint8") > 100
+    wide = pixels.astype(np.float64)
+    wide[~np.isfinite(wide)] = np.nan
+    expected = [
+        np.where(np.isnan(one), np.nan, (np.clip((one - a) / (b - a), 0, 1) if a < b else one > a))
+        for one, (a, b) in zip(wide, LIMITS, strict=True)
+    ]
+    scaled = (np.stack(expected) - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
+    found = model.prepare(pixels, limits=LIMITS).numpy()
+    np.testing.assert_allclose(found, np.nan_to_num(scaled), rtol=0, atol=2e-5)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("limits", [((0.0, 0.0),) * 3, ((-1e308, 1e308),) * 3, ((3.0, 3.0 + 1e-12),) * 3], ids=str)
+def test_whatever_the_limits_what_comes_out_is_finite(limits: tuple[tuple[float, float], ...], model: XT) -> None:
+    values = np.array([[np.nan, np.inf, -np.inf, 1e308, -1e308, 0, 3]])
+    for pixels in (np.stack([values] * 3), np.zeros((3, 1, 7), np.uint16)):
+        assert torch.isfinite(model.prepare(pixels, limits=limits)).all()
+
+
+def test_what_is_scaled_before_comes_out_the_same(model: XT) -> None:
+    pixels = every_value("uint16")
+    limits = ((100.0, 40_000.0), (0.0, 65_535.0), (5.0, 6.0))
+    before = np.stack([between(one, pair) for one, pair in zip(pixels, limits, strict=True)])
+    assert torch.equal(model.prepare(before), model.prepare(pixels, limits=limits))

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from napari_xt.engine.machine import Machine
+from napari_xt.engine.plan import plan
+from napari_xt.geometry import Box
 from napari_xt.model.xt import XT
 from napari_xt.train.evaluate import box_quality, pairwise_iou, scene_metrics
 from napari_xt.train.fit import FitSettings, Progress, fit
+from napari_xt.train.scenes import Scene, draw_sample
 from small_model import SMALL
 from spotted_scene import spots
 
@@ -85,3 +89,34 @@ def test_every_context_encoder_trains_and_the_overview_with_it(kind: str) -> Non
     still = [n for n, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
     unseen = {"null_context", "background_token"}  # and what the last layer's global tokens say to nobody
     assert {name for name in still if "layers.1.attention" not in name or "_global" not in name} <= unseen
+
+
+def dim() -> Scene:
+    """The scene as a microscope of 16 bits may see it, far from black and from white."""
+    scene = spots()
+    return replace(scene, pixels=(scene.pixels.astype(np.uint16) * 2 + 100))
+
+
+def test_training_and_runs_see_one_intensity() -> None:
+    config = replace(SMALL, normalisation="percentile", mean=(0.5,) * 3, std=(0.5,) * 3)
+    model, plain, scene = XT(config), new(), dim()
+    limits = plan(scene.pixels, model, machine=Machine("cpu", "for a test", 2, 8 << 30)).limits
+    assert scene.measured(config).limits == limits == ((100.0, 610.0),) * 3
+    assert scene.measured(config).part(Box(0, 0, 50, 50)).measured(config).limits == limits
+    assert scene.measured(plain.config) is scene
+    chance = [np.random.default_rng(5) for _ in range(2)]
+    one, other = (
+        draw_sample(s, (64, 64), 32, rng) for s, rng in zip((scene.measured(config), spots()), chance, strict=True)
+    )
+    assert torch.equal(one.pixels, other.pixels)
+
+
+def test_a_scene_in_other_units_is_learned_and_judged_alike() -> None:
+    torch.manual_seed(0)
+    config = replace(SMALL, normalisation="percentile")
+    models = [XT(replace(config, mean=(0.5,) * 3, std=(0.5,) * 3)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    found = [fit(model, [(s, 1.0)], SETTINGS, no_report) for model, s in zip(models, (spots(), dim()), strict=True)]
+    for name, value in found[0].state_dict().items():
+        assert torch.equal(value, found[1].state_dict()[name]), name
+    assert scene_metrics(found[0], spots()) == scene_metrics(found[1], dim())

@@ -27,7 +27,7 @@ def try_again(run: Ongoing, store: Store) -> Generator[Event]:
     if not failed:
         return
     blocks, stale, errors = set[Key](), set[Key](), dict[int, str]()
-    for step in run.plan.grid.steps(run.plan.roi_run):
+    for step in run.plan.steps():
         regions = [region for region in run.plan.grid.step_regions(step) if region.index in failed]
         found = yield from _errors(run, regions)
         if found is None:

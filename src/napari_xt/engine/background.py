@@ -10,7 +10,8 @@ Knows images and grids; knows no models, no plans and no torch. The rule only ev
 3. The *background* is the commonest colour of the flat regions, if they are at least 5 % of all and hardly anything in
    the image is brighter (glass) or hardly anything is darker (sea, dark field): a field between forests is neither.
 4. A region is empty where it is flat and within 6 % of the background in every channel, which is stricter than a
-   threshold on saturation, or where nothing was recorded: every pixel 0 in all channels, or not finite.
+   threshold on saturation, or where nothing was recorded: every pixel 0 in all channels, not finite, no-data or hidden
+   by alpha. Of a region that was recorded in part, what was recorded counts.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box, Grid
 from napari_xt.io.image import Image
-from napari_xt.io.pyramid import halve
+from napari_xt.io.nodata import hidden_pixels
+from napari_xt.io.pyramid import is_computed
 
 REGION_PX = 8  # a region spans at least so many pixels of the look
 LOOK_PX = 2048**2  # no look reads more pixels of a level
@@ -66,10 +67,11 @@ def look(image: Image, grid: Grid, channels: Sequence[int], roi: Box) -> Look:
     if level is None:
         return Look(why=f"{image.name} has no level that is cheap to look at: no region is skipped")
     try:
-        pixels = image.read(Box(0, 0, *image.level_shapes[level]), level)[list(channels)]
+        pixels = image.read(Box(0, 0, *image.level_shapes[level]), level)
     except ImageReadError as error:
         return Look(why=f"no region is skipped: {error}")
-    table = empty_regions(pixels, grid, trusted=not _computed(image, level))
+    hidden = hidden_pixels(pixels, channels, None if image.alpha in channels else image.alpha, image.nodata)
+    table = empty_regions(pixels[list(channels)], grid, hidden, trusted=not is_computed(image.levels[level]))
     return Look(_runs([region.index for region in grid.regions(roi) if table[region.row, region.col]]))
 
 
@@ -98,31 +100,48 @@ class Picture:
             return None
 
 
-def empty_regions(pixels: NDArray[Any], grid: Grid, *, trusted: bool = True) -> NDArray[np.bool_]:
+def empty_regions(
+    pixels: NDArray[Any], grid: Grid, hidden: NDArray[np.bool_] | None = None, *, trusted: bool = True
+) -> NDArray[np.bool_]:
     """Which regions of a grid are empty, ``(rows, cols)``.
 
     Parameters
     ----------
     pixels
         The whole image at any level, ``(C, Y, X)``, as it is stored.
+    hidden
+        ``(Y, X)``, where there is no picture; None for nowhere.
     trusted
         Whether a pixel that is not finite says that none was recorded; in a mean one of many may have been.
     """
     whole = pixels.dtype.kind in "iu"
-    values = _reduced(pixels.astype(np.float32), grid)
-    finite = np.isfinite(values)
+    found = pixels.astype(np.float32)
+    doubtful = np.zeros(grid.shape, bool) if trusted else _doubtful(found, hidden, grid)
+    if hidden is not None:
+        found[:, hidden] = np.nan
+    values = _reduced(found, grid)
+    values[~np.isfinite(values)] = np.nan
+    recorded = ~np.isnan(values)
     black = (values == 0).all(axis=0)
-    nothing: NDArray[np.bool_] = _over_regions((black | (~finite.any(axis=0) & trusted))[None], grid, np.min)[0]
-    seen = values[:, finite.all(axis=0) & ~black]
+    nothing: NDArray[np.bool_] = _over_regions((black | ~recorded.any(axis=0))[None], grid, np.min)[0] & ~doubtful
+    seen = values[:, recorded.all(axis=0) & ~black]
     if not seen.size:
         return nothing
-    low, high = (_over_regions(np.where(finite, values, np.nan), grid, extreme) for extreme in (np.min, np.max))
+    low, high = (_over_regions(values, grid, extreme.reduce) for extreme in (np.fmin, np.fmax))
     flat, near = _tolerances(seen, whole)
-    level = (high - low <= flat).all(axis=0) & ~nothing
+    level = (high - low <= flat).all(axis=0) & ~nothing & ~doubtful
     background = _background(seen, (low + high)[:, level] / 2, near, int((~nothing).sum()))
     if background is not None:
         nothing |= level & (low >= background - near).all(axis=0) & (high <= background + near).all(axis=0)
     return nothing
+
+
+def _doubtful(found: Pixels, hidden: NDArray[np.bool_] | None, grid: Grid) -> NDArray[np.bool_]:
+    """Regions in which a mean is not finite that may be of pixels that are."""
+    lost = ~np.isfinite(found)
+    by_channel = _over_regions(lost if hidden is None else lost & ~hidden, grid, np.max)
+    doubtful: NDArray[np.bool_] = np.logical_or.reduce(by_channel, axis=0)
+    return doubtful
 
 
 def _level(image: Image, grid: Grid) -> int | None:
@@ -130,14 +149,8 @@ def _level(image: Image, grid: Grid) -> int | None:
     spans = [min(y / grid.height, x / grid.width) * grid.region_px for y, x in image.level_shapes]
     level = max((k for k, span in enumerate(spans) if round(span) >= REGION_PX), default=0)
     (height, width), (full_height, full_width) = image.level_shapes[level], image.shape
-    dear = _computed(image, level) and full_height * full_width > COMPUTED_PX
+    dear = is_computed(image.levels[level]) and full_height * full_width > COMPUTED_PX
     return None if dear or height * width > LOOK_PX else level
-
-
-def _computed(image: Image, level: int) -> bool:
-    """Whether a level is made from finer ones when it is read."""
-    array = image.levels[level]
-    return isinstance(array, da.Array) and array.name.startswith(f"{halve.__name__}-")
 
 
 def _reduced(values: Pixels, grid: Grid) -> Pixels:

@@ -167,7 +167,8 @@ def bare(model: XT, image: Image, resolved: Plan, repeats: int = REPEATS, window
 
 def _input(network: XT, image: Image, resolved: Plan, region: Region) -> Tensor:
     pixels = read_patch(image, resolved, region.outer).pixels
-    return network.prepare(pixels, resolved.channels).to(network.background_token.device, network.region_dtype)
+    prepared = network.prepare(pixels, resolved.channels, limits=resolved.limits)
+    return prepared.to(network.background_token.device, network.region_dtype)
 
 
 def _together(inputs: Sequence[Tensor]) -> Tensor:

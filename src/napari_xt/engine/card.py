@@ -17,6 +17,8 @@ def card(plan: Plan) -> list[tuple[str, str]]:
     """The pre-flight card, line by line: what it is about, and what is said."""
     lines = [
         ("image", _image(plan)),
+        *_channels(plan),
+        *_intensity(plan),
         ("model", f"{plan.model}: {', '.join(plan.outputs)}"),
         ("regions", _regions(plan)),
         ("windows", _windows(plan)),
@@ -49,14 +51,34 @@ def _image(plan: Plan) -> str:
     height, width = plan.frame.shape_px
     scale = f", {plan.frame.scale_run[0]:g} {plan.frame.unit} a pixel" if plan.frame.unit != "pixel" else ""
     how = " resampled" if plan.resampled else ""
-    return f"{plan.image}, {height} x {width} px, level {plan.level}{how}{scale}"
+    return f"{plan.image}, {height} x {width} px, level {plan.level}{how}{scale}{_plane(plan)}"
+
+
+def _plane(plan: Plan) -> str:
+    """Where on the axes beyond y and x, counted from 0."""
+    places = [(axis, index, plan.sizes.get(axis, 1)) for axis, index in plan.plane.items()]
+    return "".join(f", {axis} = {index}" + (f" of {size}" if size > 1 else "") for axis, index, size in places)
+
+
+def _channels(plan: Plan) -> list[tuple[str, str]]:
+    """A line where it is not plain which channel is which."""
+    pairs = ", ".join(f"{model}: {image}" for model, image in plan.channel_names)
+    return [("channels", pairs)] if pairs else []
+
+
+def _intensity(plan: Plan) -> list[tuple[str, str]]:
+    """A line where limits stand for the dtype's range."""
+    pairs = ", ".join(f"{low:.5g} to {high:.5g}" for low, high in plan.limits)
+    rule = f"{plan.percentiles[0]:g} to {plan.percentiles[1]:g} %" if plan.percentiles else "as set"
+    return [("intensity", f"{rule}: {pairs}")] if pairs else []
 
 
 def _regions(plan: Plan) -> str:
     rows, cols = plan.grid.shape
     halo = f", halo {plan.grid.halo_px}" if plan.grid.halo_px else ""
     skipped = f", {plan.skipped} of them empty and skipped" if plan.skip_background else ""
-    return f"{plan.regions} of {rows * cols} ({plan.grid.region_px} px{halo}){skipped}"
+    drawn = ", those that the drawn areas touch" if plan.left_out else ""
+    return f"{plan.regions} of {rows * cols} ({plan.grid.region_px} px{halo}){drawn}{skipped}"
 
 
 def _windows(plan: Plan) -> str:

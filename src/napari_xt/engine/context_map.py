@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_xt.engine.background import Runs
 from napari_xt.engine.stages import blank
 from napari_xt.errors import ModelError, SettingsError, StoreError
 from napari_xt.geometry import Box, Window
@@ -165,8 +166,10 @@ def _tokens(prediction: Prediction, model: XT, window: Window) -> Tensor:
 
 
 def _status(prediction: Prediction) -> NDArray[np.str_]:
-    """What is known of each region of the grid, "" where that is nothing."""
+    """What is known of each region of the grid, "" where that is nothing; what was not asked for counts as skipped."""
     table = prediction.scores
     status = np.full(prediction.layout.grid.shape, "", "U16")
     status[table["region_row"], table["region_col"]] = table["status"]
+    for first, stop in cast("Runs", prediction.header.plan.get("left_out", ())):
+        status.flat[first:stop] = "skipped"
     return status

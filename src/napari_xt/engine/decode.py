@@ -142,13 +142,14 @@ def _decoded(
     done = [
         _region_data(r, s, held.errors.get(r.index, ""), None if scores is None else scores[i], found)
         for r, s, i in zip(regions, status, places, strict=True)
+        if plan.wanted([r])
     ]
     return Decoded(box, own, mask, tuple(done))
 
 
 def _skipped(plan: Plan, window: Window, row: int) -> Decoded:
     """A row of which nothing is run."""
-    regions = [_region_data(r, Status.SKIPPED, "", None, None) for r in row_regions(plan, window, row)]
+    regions = [_region_data(r, Status.SKIPPED, "", None, None) for r in plan.wanted(row_regions(plan, window, row))]
     return Decoded(_row_box(plan, window, row), None, None, tuple(regions))
 
 

@@ -87,7 +87,7 @@ def _decode(run: Ongoing, store: Store, step: Step, errors: Mapping[int, str]) -
     rows = {row: list(blocks) for row, blocks in groupby(lacking, lambda block: block.row)}
     k = plan.grid.block_regions
     wanted = [row - window.row0 for row in range(window.row0, window.row1) if row // k in rows]
-    run.writer.decoded = plan.regions - window.shape[1] * len(wanted)
+    run.writer.decoded = plan.regions - sum(len(plan.wanted(stages.row_regions(plan, window, row))) for row in wanted)
     conducting, computing = run.workers.conducting, run.workers.computing
     held = yield from run.teller.until(conducting.submit(_from_shelf, run, store.shelf, window, errors))
     decoded = decode(run.model, plan, held, wanted, computing)
@@ -109,7 +109,7 @@ def _from_shelf(run: Ongoing, shelf: Shelf, window: Window, errors: Mapping[int,
     tokens = torch.from_numpy(shelf.tokens(window.row0, window.row1, *cols)).float().to(place)
     regions = plan.grid.window_regions(window)
     skipped = torch.tensor([plan.skips(r.index) for r in regions], device=place).reshape(window.shape)
-    blank = encoder.blank if plan.empty else None
+    blank = encoder.blank if plan.empty or plan.left_out else None
     if blank is not None:
         tokens[skipped] = blank[0]
 

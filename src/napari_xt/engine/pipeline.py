@@ -16,6 +16,7 @@ from torch import nn
 
 from napari_xt.engine import large, windows
 from napari_xt.engine.again import try_again
+from napari_xt.engine.area import wanted_count
 from napari_xt.engine.blocks import members
 from napari_xt.engine.device import placed
 from napari_xt.engine.encoder import Encoder
@@ -113,13 +114,13 @@ def _remaining(plan: Plan, store: Store) -> tuple[list[Step], int]:
     """The steps that are not wholly in the store, and how many regions are in it or need not be run."""
     committed = store.committed()
     todo, done = [], 0
-    for step in plan.grid.steps(plan.roi_run):
+    for step in plan.steps():
         if all((block.row, block.col) in committed for block in step.blocks):
-            done += sum(w.shape[0] * w.shape[1] for w in step.windows)
+            done += wanted_count(plan.grid, [step], plan.left_out)
         else:
             todo.append(step)
             there = [block for block in step.blocks if plan.large and (block.row, block.col) in committed]
-            settled = {r.index for block in there for r in members(plan, block, step.windows[0])}
-            settled |= {r.index for r in plan.grid.step_regions(step) if plan.skips(r.index)}
+            settled = {r.index for block in there for r in plan.wanted(members(plan, block, step.windows[0]))}
+            settled |= {r.index for r in plan.wanted(plan.grid.step_regions(step)) if plan.skips(r.index)}
             done += len(settled)
     return todo, done

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any, Protocol
 
+from napari_xt.engine.area import drawn_area, wanted_count, wanted_steps, within, without
 from napari_xt.engine.background import Look, Runs, look
 from napari_xt.engine.card import card
 from napari_xt.engine.estimate import Subject, needs
+from napari_xt.engine.fed import Fed, fed
 from napari_xt.engine.limits import check_memory, memory_limit
 from napari_xt.engine.machine import Machine, this_machine
 from napari_xt.engine.measured import recall
 from napari_xt.engine.reuse import facts, reusing
 from napari_xt.engine.settings import OUTPUTS, Output, RunSettings
 from napari_xt.errors import ModelError, SettingsError
-from napari_xt.geometry import Box, Frame, Grid, Step
+from napari_xt.geometry import Box, Frame, Grid, Region, Step
 from napari_xt.io.image import Image, open_image
+from napari_xt.io.intensity import Limits
 from napari_xt.io.layout import Keep, ShelfLayout
 from napari_xt.model.config import CUSTOM, ModelCard, XTConfig
 from napari_xt.model.zoo import describe, find_model
@@ -59,9 +61,11 @@ class Plan:
     """Everything that a run will do, resolved.
 
     ``roi_run`` is in run pixels, inside the image; ``stride`` run pixels are a cell of the probability; ``regions`` are
-    those that the run settles; ``empty`` are runs ``(first, last + 1)`` of indices of those of them that are skipped.
+    those that the run settles; ``empty`` are runs ``(first, last + 1)`` of indices of those of them that are skipped,
+    ``left_out`` of those between them that are not asked for.
     ``keep`` says what stays of encoded regions; ``reused`` of them are taken from the store at ``reuse``. ``alpha`` is
     the channel that says where there is a picture, ``nodata`` the whole number that says where there is none.
+    ``sizes`` are lengths of the axes of ``plane``; ``channel_names``, ``limits`` and ``percentiles`` are of `Fed`.
 
     ``memory_bytes`` is the high-water mark of a process that does nothing else, ``disk_bytes`` the size of the complete
     store, ``disk_peak_bytes`` that while it is made; ``seconds`` is the time of the run, None where the model was not
@@ -97,10 +101,15 @@ class Plan:
     keep: Keep = "tokens"
     reuse: str = ""
     reused: int = 0
+    left_out: Runs = ()
     disk_peak_bytes: int = 0
     seconds: float | None = None
     alpha: int | None = None
     nodata: int | None = None
+    sizes: dict[str, int] = field(default_factory=dict, hash=False)
+    channel_names: tuple[tuple[str, str], ...] = ()
+    limits: Limits = ()
+    percentiles: tuple[float, float] | None = None
 
     @property
     def skipped(self) -> int:
@@ -109,13 +118,21 @@ class Plan:
 
     def skips(self, index: int) -> bool:
         """Whether the region of this index is not run."""
-        place = bisect_right(self.empty, index, key=lambda run: run[0])
-        return place > 0 and index < self.empty[place - 1][1]
+        return within(self.empty, index) or within(self.left_out, index)
+
+    def wanted(self, regions: Iterable[Region]) -> list[Region]:
+        """Those of ``regions`` that are asked for."""
+        return [region for region in regions if not (self.left_out and within(self.left_out, region.index))]
+
+    def steps(self) -> Iterator[Step]:
+        """The steps of the run."""
+        return wanted_steps(self.grid, self.roi_run, self.left_out)
 
     @property
     def large(self) -> bool:
         """Whether the window is the whole image and too large for memory: its regions wait on disk."""
-        return self.grid.window == 0 and self.regions > IN_MEMORY_REGIONS
+        between = sum(stop - start for start, stop in self.left_out)
+        return self.grid.window == 0 and self.regions + between > IN_MEMORY_REGIONS
 
     def to_json(self) -> dict[str, object]:
         """The plan as values of JSON."""
@@ -180,25 +197,26 @@ def precision_of(wanted: str, machine: Machine, config: XTConfig) -> str:
 
 
 def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machine) -> Plan:
+    given = fed(image, model.name, model.config, settings)
+
     def other(**changed: Any) -> Plan:
-        return _draft(image, model, replace(settings, **changed), machine)
+        return _draft(image, model, replace(settings, **changed), machine, given)
 
     made = other()
     check_memory(made, settings, other)
     return made
 
 
-def _draft(image: Image, model: Model, settings: RunSettings, machine: Machine) -> Plan:
+def _draft(image: Image, model: Model, settings: RunSettings, machine: Machine, given: Fed) -> Plan:
     """The plan, whether it fits or not."""
     config = model.config
     level, shape_run, warnings = _scale(image, config, settings)
     frame = Frame(image.shape, shape_run, image.scale, image.unit)
     skip = config.skip_background if settings.skip_background is None else settings.skip_background
     grid = Grid(*shape_run, config.region_px, config.halo_px, _window(config, settings))
-    roi = _roi(image, frame, settings)
-    channels = _channels(image, model, settings)
-    seen = look(image, grid, channels, roi) if skip else Look()
-    steps = list(grid.steps(roi))
+    roi, left_out = _roi(image, frame, grid, settings)
+    seen = look(image, grid, given.channels, roi) if skip else Look()
+    steps = list(wanted_steps(grid, roi, left_out))
     sizes = [prod(window.shape) for step in steps for window in step.windows]
     draft = Plan(
         image=image.name,
@@ -209,7 +227,11 @@ def _draft(image: Image, model: Model, settings: RunSettings, machine: Machine) 
         level=level,
         resampled=shape_run != image.level_shapes[level],
         plane=dict(image.plane),
-        channels=channels,
+        sizes={axis: image.sizes[axis] for axis in image.plane},
+        channels=given.channels,
+        channel_names=given.names,
+        limits=given.limits,
+        percentiles=given.percentiles,
         roi_run=roi,
         context=settings.context,
         outputs=_outputs(model, settings),
@@ -218,16 +240,17 @@ def _draft(image: Image, model: Model, settings: RunSettings, machine: Machine) 
         precision=precision_of(settings.precision, machine, config),
         batch=settings.batch or _batch(machine),
         workers=settings.workers or (machine.cores if machine.on_cpu else 1),
-        regions=sum(sizes),
+        regions=wanted_count(grid, steps, left_out),
         windows=len(sizes),
         tokens=config.sequence_length(max(sizes, default=0)),
         memory_bytes=0,
         disk_bytes=0,
-        warnings=(*warnings, *_warnings(model, settings, machine), *filter(None, [seen.why])),
+        warnings=(*warnings, *_warnings(model, settings, machine), *given.warnings, *filter(None, [seen.why])),
         skip_background=skip,
-        empty=seen.empty,
+        empty=without(seen.empty, left_out),
+        left_out=left_out,
         keep=_keep(config, settings),
-        alpha=None if image.alpha in channels else image.alpha,
+        alpha=None if image.alpha in given.channels else image.alpha,
         nodata=image.nodata,
     )
     preview = draft.large and bool(settings.preview) and "mask" in draft.outputs
@@ -322,31 +345,18 @@ def _window(config: XTConfig, settings: RunSettings) -> int:
     return 0 if settings.window == "global" else settings.window
 
 
-def _roi(image: Image, frame: Frame, settings: RunSettings) -> Box:
+def _roi(image: Image, frame: Frame, grid: Grid, settings: RunSettings) -> tuple[Box, Runs]:
+    """What is run, and which regions in it are not."""
     if settings.roi is None:
-        return Box(0, 0, *frame.shape_run)
+        return Box(0, 0, *frame.shape_run), ()
+    if isinstance(settings.roi, str):
+        return drawn_area(settings.roi, image, frame, grid)
     if not settings.roi.touches(Box(0, 0, *frame.shape_px)):
         y0, x0, y1, x1 = settings.roi.y0, settings.roi.x0, settings.roi.y1, settings.roi.x1
         height, width = frame.shape_px
         why = f"lies outside the image {image.name} of {height} x {width} px"
         raise SettingsError(f"roi = {y0},{x0},{y1},{x1}", why, "give y0,x0,y1,x1 in level-0 pixels")
-    return frame.to_run(settings.roi.clip(Box(0, 0, *frame.shape_px)))
-
-
-def _channels(image: Image, model: Model, settings: RunSettings) -> tuple[int, ...]:
-    wanted, names = model.config.in_channels, ", ".join(model.config.channel_names)
-    chosen = settings.channels
-    if chosen is None:
-        there = image.channels if image.alpha is None else image.channels - 1
-        if there != wanted:
-            why = f"wants {wanted} channels ({names}), {image.name} has {image.channels}"
-            raise ModelError(f"model {model.name}", why, "choose another model or name the channels: channels=...")
-        return tuple(range(wanted))
-    if len(chosen) != wanted:
-        raise SettingsError(f"channels = {chosen}", f"the model wants {wanted} ({names})")
-    if max(chosen) >= image.channels:
-        raise SettingsError(f"channels = {chosen}", f"{image.name} has the channels 0 to {image.channels - 1}")
-    return chosen
+    return frame.to_run(settings.roi.clip(Box(0, 0, *frame.shape_px))), ()
 
 
 def _outputs(model: Model, settings: RunSettings) -> tuple[Output, ...]:

@@ -36,7 +36,7 @@ def preview(model: XT, plan: Plan, encoded: Sequence[Encoded]) -> list[tuple[Reg
     """
     if model.mask_head is None:
         return []
-    skipped = [e.region for e in encoded if plan.skips(e.region.index)]
+    skipped = [region for region in plan.wanted(e.region for e in encoded) if plan.skips(region.index)]
     ran = [e for e in encoded if e.tokens is not None and e.local is not None and not plan.skips(e.region.index)]
     classes = _classes(model, plan, ran) if ran else ()
     found = [(e.region, _cut(plan, e.region, values)) for e, values in zip(ran, classes, strict=True)]

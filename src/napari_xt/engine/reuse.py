@@ -27,7 +27,7 @@ from napari_xt.io.tree import SUFFIX, describe, read_header
 if TYPE_CHECKING:
     from napari_xt.engine.plan import Plan
 
-SAME = ("image", "level", "plane", "channels", "frame", "grid", "precision", "numerics", "encoder")
+SAME = ("image", "level", "plane", "channels", "limits", "frame", "grid", "precision", "numerics", "encoder")
 DENSE = ("mask", "boxes")  # are decoded from local features
 NEWEST = 16  # so many stores beside the image are looked at
 
@@ -106,7 +106,7 @@ def facts(job: Facts, encoder: object) -> Facts:
     """What tokens and local features depend on, of a run's job and the digest of its region encoder."""
     grid = cast("Mapping[str, object]", job.get("grid", {}))
     known = {**job, "grid": {name: value for name, value in grid.items() if name != "window"}, "encoder": encoder}
-    return {name: known.get(name) for name in SAME}
+    return {name: known.get(name) for name in SAME} | {"limits": known.get("limits") or None}
 
 
 def reusing(plan: Plan, path: str, wanted: Facts) -> Plan:

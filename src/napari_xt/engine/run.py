@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from napari_xt.engine.area import digest_of
 from napari_xt.engine.events import Event, RunFailed, RunStarted, StageProgress
 from napari_xt.engine.focus import Focus
 from napari_xt.engine.limits import check_disk
@@ -144,17 +145,22 @@ def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> H
     names = ("level", "plane", "channels", "roi_run", "context", "outputs", "precision", "grid", "frame")
     job = {name: stored[name] for name in names}
     job |= {"skip_background": True} if resolved.skip_background else {}
+    job |= {"limits": stored["limits"]} if resolved.limits else {}
+    job |= {"left_out": digest_of(resolved.left_out)} if resolved.left_out else {}
     digest = model.digest
     identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
     told = settings.to_json() | {"threshold": resolved.threshold}
     about = {"name": model.name, "digest": digest, "encoder": model.encoder_digest, "config": config.to_json()}
-    return Header(layout, job | identity, told, stored, about, _notes(image))
+    return Header(layout, job | identity, told, stored, about, _notes(image, resolved))
 
 
-def _notes(image: Image) -> dict[str, object]:
-    """What is to be known of the image beside the job: where it was, how large its pixels are, where it lies."""
+def _notes(image: Image, resolved: Plan) -> dict[str, object]:
+    """What is to be known of the image beside the job: where it was, its pixels' size and values, where it lies."""
     size = {"size": list(image.scale), "unit": image.unit, "source": image.scale_source}
     notes: dict[str, object] = {"image": image.source or image.name, "pixel_size": size}
+    if resolved.limits:
+        rule = {"percentiles": list(resolved.percentiles)} if resolved.percentiles else {}
+        notes["intensity"] = rule | {"limits": [list(pair) for pair in resolved.limits]}
     if image.georeference is not None:
         notes["georeference"] = image.georeference.to_json()
     if image.bounds_offset is not None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Box
@@ -17,6 +18,10 @@ from napari_xt.geometry import Box
 Affects = Literal["result", "reading", "speed"]
 Output = Literal["mask", "boxes", "scores", "label"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
+Channel = int | str
+Channels = tuple[Channel, ...] | Mapping[str, Channel]
+Intensity = Literal["range", "percentile"] | tuple[tuple[float, float], ...]
+AREAS = (".geojson", ".geojson.gz", ".json", ".json.gz")  # what files of areas end with
 
 
 def _setting(help: str, affects: Affects, default: Any = None) -> Any:
@@ -33,9 +38,18 @@ class RunSettings:
 
     level: int | None = _setting("Pyramid level to run on; default: by the model's pixel size.", "result")
     plane: Mapping[str, int] | None = _setting("Index along further axes, for instance {'t': 3}; default 0.", "result")
-    channels: tuple[int, ...] | None = _setting("Image channels in the model's order; default: as they are.", "result")
+    channels: Channels | None = _setting(
+        "Image channels by index or name, in the model's order or as nucleus=DAPI,membrane=2; default: by their names.",
+        "result",
+    )
+    intensity: Intensity | None = _setting(
+        "What becomes 0 and 1: range, percentile, or LOW:HIGH,... of each model channel; default: as the model says.",
+        "result",
+    )
     pixel_size: str | float | None = _setting("Pixel size where the image does not say it, e.g. '0.5 um'.", "result")
-    roi: Box | None = _setting("Part of the image in level-0 pixels: y0,x0,y1,x1; default: all.", "result")
+    roi: Box | str | None = _setting(
+        "Part of the image: y0,x0,y1,x1 in level-0 pixels, or a GeoJSON file of areas; default: all.", "result"
+    )
     window: int | Literal["global"] | None = _setting("Regions along a window's side, or 'global'.", "result")
     context: bool = _setting("Whether the regions of a window see each other.", "result", True)
     outputs: tuple[Output, ...] | None = _setting(
@@ -80,6 +94,8 @@ class RunSettings:
         _choice("skip_background", self.skip_background, (None, True, False))
         _choice("precision", self.precision, ("auto", "float32", "bfloat16"))
         _choice("on_error", self.on_error, ("skip", "raise"))
+        if isinstance(self.intensity, str):
+            _choice("intensity", self.intensity, ("range", "percentile"))
         for output in self.outputs or ():
             _choice("outputs", output, OUTPUTS)
         if self.outputs == ():
@@ -115,8 +131,8 @@ class RunSettings:
         return asdict(self)
 
 
-def parse_roi(roi: object) -> Box | None:
-    """Read a region of interest: None, a Box, four whole numbers or ``"y0,x0,y1,x1"``, in level-0 pixels.
+def parse_roi(roi: object) -> Box | str | None:
+    """Read a region of interest: None, a Box, four numbers or ``"y0,x0,y1,x1"``, in level-0 px, or a file of areas.
 
     Raises
     ------
@@ -125,6 +141,8 @@ def parse_roi(roi: object) -> Box | None:
     """
     if roi is None or isinstance(roi, Box):
         return roi
+    if isinstance(roi, (str, os.PathLike)) and os.fspath(roi).lower().endswith(AREAS):
+        return os.fspath(roi)
     if isinstance(roi, Mapping):
         roi = [roi.get(name) for name in ("y0", "x0", "y1", "x1")]
     try:
@@ -132,7 +150,8 @@ def parse_roi(roi: object) -> Box | None:
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 4 or not all(math.isfinite(n) for n in numbers):
-        raise SettingsError(f"roi = {roi!r}", "is not four numbers", "give y0,x0,y1,x1 in level-0 pixels")
+        do = "give y0,x0,y1,x1 in level-0 pixels, or a GeoJSON file"
+        raise SettingsError(f"roi = {roi!r}", "is not four numbers", do)
     y0, x0, y1, x1 = numbers
     box = Box(math.floor(y0), math.floor(x0), math.ceil(y1), math.ceil(x1))
     if box.empty:
@@ -140,7 +159,7 @@ def parse_roi(roi: object) -> Box | None:
     return box
 
 
-def _roi(_name: str, value: object) -> Box | None:
+def _roi(_name: str, value: object) -> Box | str | None:
     return parse_roi(value)
 
 
@@ -152,11 +171,42 @@ def _sequence(name: str, value: object) -> tuple[Any, ...]:
     raise SettingsError(f"{name} = {value!r}", "is no list")
 
 
-def _channels(name: str, value: object) -> tuple[int, ...]:
-    numbers = tuple(_integer(name, part) for part in _sequence(name, value))
-    if not numbers or min(numbers) < 0:
+def _channels(name: str, value: object) -> Channels:
+    if isinstance(value, str) and "=" in value:
+        pairs = [part.partition("=") for part in value.split(",")]
+        by_model = {model.strip(): image for model, equals, image in pairs if model.strip() and equals}
+        if len(by_model) != len(pairs):
+            raise SettingsError(f"{name} = {value!r}", "is not understood", "for instance nucleus=DAPI,membrane=2")
+        value = by_model
+    if isinstance(value, Mapping):
+        return {str(model): _channel(name, image) for model, image in value.items()}
+    chosen = tuple(_channel(name, part) for part in _sequence(name, value))
+    if not chosen:
+        raise SettingsError(f"{name} = {value!r}", "names none", "for instance 0,1,2")
+    return chosen
+
+
+def _channel(name: str, value: object) -> Channel:
+    if isinstance(value, str) and value.strip() and not re.fullmatch(r"\s*[-+]?\d+\s*", value):
+        return value.strip()
+    number = _integer(name, value)
+    if number < 0:
         raise SettingsError(f"{name} = {value!r}", "channels are counted from 0", "for instance 0,1,2")
-    return numbers
+    return number
+
+
+def _intensity(name: str, value: object) -> Intensity:
+    if value in ("range", "percentile"):
+        return cast("Intensity", value)
+    parts = [part.split(":") if isinstance(part, str) else part for part in _sequence(name, value)]
+    try:
+        limits = tuple((float(low), float(high)) for low, high in parts)
+    except (TypeError, ValueError):
+        limits = ()
+    if not limits or not all(math.isfinite(high - low) and low <= high for low, high in limits):
+        do = "give range, percentile, or LOW:HIGH for each of the model's channels, as 120:3400,0:255"
+        raise SettingsError(f"{name} = {value!r}", "is not understood", do)
+    return limits
 
 
 def _plane(name: str, value: object) -> Mapping[str, int]:
@@ -199,6 +249,7 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "level": _integer,
     "plane": _plane,
     "channels": _channels,
+    "intensity": _intensity,
     "roi": _roi,
     "window": _window,
     "outputs": _sequence,

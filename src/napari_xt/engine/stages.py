@@ -20,6 +20,7 @@ from napari_xt.errors import XTError
 from napari_xt.geometry import Box, Region, Window
 from napari_xt.io.image import Image
 from napari_xt.io.kept import Kept
+from napari_xt.io.nodata import hidden_pixels
 from napari_xt.model.tokens import from_regions, to_full
 from napari_xt.model.xt import STORED, XT
 
@@ -59,11 +60,8 @@ def encode(model: XT, plan: Plan, patch: Patch, regions: Sequence[Region]) -> li
 
 def _prepared(model: XT, plan: Plan, pixels: Pixels, out: Tensor | None = None) -> Tensor:
     """`XT.prepare`, where what alpha hides or the file calls no-data is no picture."""
-    hidden = None if plan.alpha is None else pixels[plan.alpha] == 0
-    if plan.nodata is not None:
-        nothing = (pixels[list(plan.channels)] == plan.nodata).all(axis=0)
-        hidden = nothing if hidden is None else hidden | nothing
-    return model.prepare(pixels, plan.channels, out, hidden)
+    hidden = hidden_pixels(pixels, plan.channels, plan.alpha, plan.nodata)
+    return model.prepare(pixels, plan.channels, out, hidden, plan.limits)
 
 
 def _empty_batch(count: int, channels: int, box: Box, dtype: torch.dtype, pinned: bool) -> Tensor:

@@ -35,7 +35,7 @@ class _Begun:
 def carry_out(run: Ongoing, todo: Sequence[Step]) -> Generator[Event, None, int]:
     """Work off ``todo``, what is in view first; returns the number of regions that failed."""
     waiting = [list(run.plan.grid.step_regions(step)) for step in todo]
-    run.writer.decoded = run.plan.regions - sum(map(len, waiting))
+    run.writer.decoded = run.plan.regions - sum(len(run.plan.wanted(regions)) for regions in waiting)
     return (yield from _Windows(run, sum(len(running(run.plan, regions)) for regions in waiting)).carry_out(todo))
 
 

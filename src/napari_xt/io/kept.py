@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -166,7 +167,8 @@ def _run(header: Header) -> NDArray[np.bool_]:
     roi = Box(**cast("Mapping[str, int]", header.job["roi_run"]))
     run = np.zeros(grid.shape, np.bool_)
     run.flat[np.array([region.index for region in grid.regions(roi)], np.intp)] = True
-    for first, stop in cast("list[tuple[int, int]]", header.plan.get("empty", ())):
+    runs = (cast("list[tuple[int, int]]", header.plan.get(name, ())) for name in ("empty", "left_out"))
+    for first, stop in chain.from_iterable(runs):
         run.flat[first:stop] = False
     return run
 

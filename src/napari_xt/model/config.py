@@ -16,6 +16,7 @@ from napari_xt.errors import ModelError
 
 ContextKind = Literal["mamba", "transformer_xl", "hyper", "longformer", "none", "custom"]
 Scan = Literal["raster", "region", "zigzag", "two_stream"]
+Normalisation = Literal["range", "percentile"]
 CUSTOM = "custom"  # a module of the user's own, passed to `XT`
 MAX_CLASSES = 253  # mask values 254 and 255 are kept for corrections
 HEAD_DIM, HYPER_HEAD_DIM = 32, 128  # channels of an attention head where the number of heads is not stated
@@ -159,7 +160,7 @@ class XTConfig:
     in_channels, channel_names
         Number and meaning of the input channels.
     mean, std
-        Per channel, on pixel values scaled to 0..1 by the dtype's range.
+        Per channel, on pixel values scaled to 0..1 as ``normalisation`` says.
     scale_um
         Pixel size that the model was trained at, micrometres; None for any.
     window
@@ -184,6 +185,11 @@ class XTConfig:
         Type that tokens and local features are rounded to before anything uses them.
     skip_background
         Whether regions that a coarse level shows to be empty are not run, unless a run says otherwise.
+    normalisation
+        What becomes 0 and 1 before ``mean`` and ``std``: ``"range"``, the ends of the dtype's range (real numbers are
+        taken to be in 0..1); ``"percentile"``, the image's own ``percentiles``, channel by channel.
+    percentiles
+        The lower and the higher one, 0 to 100.
     version
         Of this description; a newer one is refused.
     """
@@ -211,6 +217,8 @@ class XTConfig:
     patch_px: int | None = field(default=None, metadata=LATER)
     stored: Literal["float16", "float32"] = field(default="float16", metadata=LATER)
     skip_background: bool = field(default=False, metadata=LATER)
+    normalisation: Normalisation = field(default="range", metadata=LATER)
+    percentiles: tuple[float, float] = field(default=(0.1, 99.9), metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.version > 1:
@@ -242,6 +250,10 @@ class XTConfig:
                 raise ModelError(name, f"must have in_channels = {self.in_channels} entries")
         if min(self.std) <= 0:
             raise ModelError(f"std = {self.std}", "must be positive")
+        _one_of("normalisation", self.normalisation, get_args(Normalisation))
+        ends = list(self.percentiles)
+        if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= 100:
+            raise ModelError(f"percentiles = {self.percentiles}", "must be two numbers from 0 to 100, the lower first")
 
     def _check_classes(self) -> None:
         if not self.outputs:

@@ -24,6 +24,7 @@ from napari_xt.errors import ModelError
 from napari_xt.model.config import CUSTOM, ModelCard, XTConfig
 from napari_xt.model.context import Layout, context_encoder
 from napari_xt.model.heads import BoxHead, DenseHead, LabelHead, PooledLabelHead, ScoreHead
+from napari_xt.model.intensity import Limits, normalised
 from napari_xt.model.region import TOGETHER, RegionEncoder
 from napari_xt.model.tokens import from_regions, positions, region_tokens, scan_order, to_full, to_regions, token_map
 from napari_xt.model.zoo import encoder_digest, tensor_digest
@@ -133,6 +134,7 @@ class XT(nn.Module):
         channels: Sequence[int] | None = None,
         out: Tensor | None = None,
         hidden: NDArray[np.bool_] | None = None,
+        limits: Sequence[Limits] = (),
     ) -> Tensor:
         """Turn pixels as they are stored into the network's input.
 
@@ -140,13 +142,15 @@ class XT(nn.Module):
         ----------
         pixels
             ``(C, Y, X)``, any real dtype. Integers are scaled by their dtype's range to 0..1; floats are taken to be in
-            0..1 already. What is not finite becomes the mean.
+            0..1 already, unless ``limits`` say otherwise. What is not finite becomes the mean.
         channels
             Which of ``pixels``' channels the model's channels are, in its order; default: as they come.
         out
             Where to put it: ``(in_channels, Y, X)`` on the CPU, any layout and floating dtype; default: new.
         hidden
             ``(Y, X)``, where there is no picture, whatever the pixels are: the mean stands there.
+        limits
+            For each of the model's channels the values that become 0 and 1, see `intensity.between`; none: the range.
 
         Returns
         -------
@@ -161,10 +165,13 @@ class XT(nn.Module):
         chosen = range(len(pixels)) if channels is None else channels
         if len(chosen) != self.config.in_channels:
             raise ModelError(f"{len(chosen)} channels", f"the model wants {self.config.in_channels}")
+        each = limits or (None,) * len(chosen)
         filled = torch.empty(len(chosen), *pixels.shape[1:]) if out is None else out
         # channel by channel: what is worked on stays in the cache
-        for plane, channel, mean, std in zip(filled, chosen, self.config.mean, self.config.std, strict=True):
-            plane.copy_(torch.from_numpy(_normalised(pixels[channel], mean, std)))
+        for plane, channel, mean, std, ends in zip(
+            filled, chosen, self.config.mean, self.config.std, each, strict=True
+        ):
+            plane.copy_(torch.from_numpy(normalised(pixels[channel], mean, std, ends)))
         if hidden is not None and hidden.any():
             filled[:, torch.from_numpy(hidden)] = 0
         return filled
@@ -351,16 +358,3 @@ def _label_head(config: XTConfig) -> nn.Module:
     if config.label_head == "token":
         return LabelHead(config.context.dim, len(config.label))
     return PooledLabelHead(config.context.dim, len(config.label), config.context.mlp_ratio)
-
-
-def _normalised(plane: NDArray[Any], mean: float, std: float) -> NDArray[np.float32]:
-    """One channel ``(Y, X)``; numpy, because it divides the same way whatever the number of threads."""
-    values = plane.astype(np.float32)
-    integer = plane.dtype.kind in "iu"
-    if integer:
-        values /= np.iinfo(plane.dtype).max
-    values -= np.float32(mean)
-    values /= np.float32(std)
-    if not integer:
-        values[~np.isfinite(values)] = 0
-    return values

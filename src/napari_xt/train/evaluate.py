@@ -68,7 +68,7 @@ def scene_metrics(model: XT, scene: Scene) -> dict[str, float]:
     """
     config = model.config
     model.eval()
-    output = model(model.prepare(scene.pixels)[None])
+    output = model(model.prepare(scene.pixels, limits=scene.measured(config).limits)[None])
     assert output.mask is not None
     assert output.boxes is not None
     assert output.scores is not None

@@ -86,13 +86,14 @@ def fit(
     model
         To be trained.
     scenes
-        Where samples come from, each with its share.
+        Where samples come from, each with its share; intensities as a run of the model over the whole scene has them.
     settings, report, every, checkpoint
         As `optimise` takes them.
     """
+    measured = [(scene.measured(model.config), share) for scene, share in scenes]
 
     def losses(model: XT, settings: FitSettings, rng: np.random.Generator) -> dict[str, Tensor]:
-        images, targets = draw_batch(model, scenes, settings.shapes[rng.integers(len(settings.shapes))], rng)
+        images, targets = draw_batch(model, measured, settings.shapes[rng.integers(len(settings.shapes))], rng)
         train_mode(model, settings.encoder_rate == 0)
         return window_loss(forward_window(model, images, settings, rng), targets, model.config.local.stride)
 

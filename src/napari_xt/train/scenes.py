@@ -1,12 +1,13 @@
 """Labelled scenes, and random windows of them as training samples.
 
-Knows pixels and boxes; knows nothing of networks or losses.
+Knows pixels and boxes, and of a model how it wants intensities; knows nothing of networks or losses.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from torch import Tensor
 from napari_xt.errors import ImageFormatError
 from napari_xt.geometry import Box
 from napari_xt.io.image import open_image
+from napari_xt.io.intensity import Limits, measured_limits
+from napari_xt.model.config import XTConfig
+from napari_xt.model.intensity import between
 
 SCALES = (0.55, 1.7)
 
@@ -26,12 +30,21 @@ SCALES = (0.55, 1.7)
 class Scene:
     """A labelled image.
 
-    ``pixels`` uint8 ``(3, Y, X)``; ``boxes`` float64 ``(n, 4)``, y0, x0, y1, x1 in px, half-open, of one class.
+    ``pixels`` ``(C, Y, X)`` as they are stored; ``boxes`` float64 ``(n, 4)``, y0, x0, y1, x1 in px, half-open, of one
+    class; ``limits`` the values of each channel that become 0 and 1, none for the dtype's range (see `measured`).
     """
 
     name: str
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     boxes: NDArray[np.float64]
+    limits: Limits = ()
+
+    def measured(self, config: XTConfig) -> Scene:
+        """The scene with its own limits where a model wants such: those that a run over this image would measure."""
+        if config.normalisation == "range" or self.limits:
+            return self
+        channels = range(len(self.pixels))
+        return replace(self, limits=measured_limits(open_image(self.pixels), channels, config.percentiles))
 
     def part(self, box: Box, name: str = "") -> Scene:
         """The scene inside ``box``, with the boxes whose centre lies there."""
@@ -39,14 +52,14 @@ class Scene:
         moved = self.boxes - np.array([box.y0, box.x0, box.y0, box.x0])
         centre = (moved[:, :2] + moved[:, 2:]) / 2
         inside = ((centre >= 0) & (centre < box.shape)).all(axis=1)
-        return Scene(name or self.name, self.pixels[:, rows, cols], moved[inside])
+        return Scene(name or self.name, self.pixels[:, rows, cols], moved[inside], self.limits)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A window of a scene as the network sees it.
 
-    ``pixels`` float32 ``(3, H, W)`` in 0..1 with halo; ``boxes`` float64 ``(n, 4)`` and ``valid`` (the part that is
+    ``pixels`` float32 ``(C, H, W)`` in 0..1 with halo; ``boxes`` float64 ``(n, 4)`` and ``valid`` (the part that is
     labelled) in pixels of the window without halo.
     """
 
@@ -82,7 +95,7 @@ def draw_sample(scene: Scene, shape_px: tuple[int, int], halo_px: int, rng: np.r
     Parameters
     ----------
     scene
-        Where from. What lies outside is mirrored and not valid.
+        Where from. What lies outside is mirrored and not valid; its limits, or its dtype's range, become 0 and 1.
     shape_px, halo_px
         Size of the window in pixels, and what is seen beyond it.
     rng
@@ -95,7 +108,7 @@ def draw_sample(scene: Scene, shape_px: tuple[int, int], halo_px: int, rng: np.r
     margin = round(halo_px / zoom)
     seen = _mirrored(scene.pixels, source.grow(margin))
     size = (height + 2 * halo_px, width + 2 * halo_px)
-    tensor = torch.from_numpy(seen).float().div(255)[None]
+    tensor = _scaled(seen, scene.limits)[None]
     pixels = F.interpolate(tensor, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
     factor = np.array([size[0] / seen.shape[1], size[1] / seen.shape[2]] * 2)
     offset = np.array([source.y0, source.x0] * 2)
@@ -106,6 +119,16 @@ def draw_sample(scene: Scene, shape_px: tuple[int, int], halo_px: int, rng: np.r
     return Sample(recolour(sample.pixels, rng).contiguous(), sample.boxes, sample.valid)
 
 
+def _scaled(pixels: NDArray[Any], limits: Limits) -> Tensor:
+    """``pixels (C, Y, X)`` with 0 and 1 where the limits are; what is not finite is half-way."""
+    if limits:
+        scaled = np.stack([between(plane, ends) for plane, ends in zip(pixels, limits, strict=True)])
+    else:
+        most = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
+        scaled = pixels.astype(np.float32) / np.float32(most)
+    return torch.from_numpy(np.nan_to_num(scaled, nan=0.5, posinf=0.5, neginf=0.5))
+
+
 def _place(shape: tuple[int, ...], size: tuple[float, float], rng: np.random.Generator) -> Box:
     """A random place of ``size`` in a scene; centred where it is larger than the scene."""
     sides = [max(1, round(s)) for s in size]
@@ -113,7 +136,7 @@ def _place(shape: tuple[int, ...], size: tuple[float, float], rng: np.random.Gen
     return Box(first[0], first[1], first[0] + sides[0], first[1] + sides[1])
 
 
-def _mirrored(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+def _mirrored(pixels: NDArray[Any], box: Box) -> NDArray[Any]:
     def indices(first: int, last: int, size: int) -> NDArray[np.int64]:
         folded = np.arange(first, last) % (2 * size)
         return np.where(folded < size, folded, 2 * size - 1 - folded)
@@ -149,7 +172,7 @@ def recolour(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     x = pixels.clamp(0, 1) ** float(np.exp(rng.uniform(-0.4, 0.4)))
     grey = x.mean(0, keepdim=True)
     x = grey + (x - grey) * float(rng.uniform(0.2, 1.5))
-    gains = torch.from_numpy(np.exp(rng.normal(0, 0.16, (3, 1, 1)))).float()
+    gains = torch.from_numpy(np.exp(rng.normal(0, 0.16, (len(x), 1, 1)))).float()
     contrast, shift = float(rng.uniform(0.6, 1.35)), float(rng.uniform(-0.12, 0.12))
     x = ((x * gains - 0.5) * contrast + 0.5 + shift).clamp(0, 1)
     choice = rng.integers(5)
