@@ -14,7 +14,7 @@ import numpy as np
 from store_case import count_events
 
 from napari_xt.io import convert as door
-from napari_xt.io.conversion import sweep
+from napari_xt.io.conversion import sweep, work
 from napari_xt.io.conversion.place import Place
 from napari_xt.io.image import SAMPLE_PX
 
@@ -55,7 +55,7 @@ def most() -> int:
 
 def kill(folder: Path, at: int, shards: int) -> None:
     """Convert, and be killed at a change of files, if there are so many; tells how many there were."""
-    door.NOTE_S = 0.0
+    work.NOTE_S = 0.0
     seen = count_events(folder, at)
     door.convert(pixels(), folder / "out.zarr", chunks=256, shards=shards or None)
     sys.stdout.write(f"{seen[0]}\n")

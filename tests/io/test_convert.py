@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,8 @@ import napari_xt as xt
 from napari_xt.cli import main
 from napari_xt.errors import ImageReadError, SettingsError, StoreError, StoreLockedError, StoreMismatchError
 from napari_xt.geometry import Box
-from napari_xt.io import convert as door
 from napari_xt.io import lock
-from napari_xt.io.conversion import sweep
+from napari_xt.io.conversion import sweep, work
 from napari_xt.io.conversion.place import JOURNAL, LOCK, REPLACED, Place
 from napari_xt.io.durable import DurableStore
 from napari_xt.io.patches import mean
@@ -311,7 +312,7 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
 def test_stopped_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
-    monkeypatch.setattr(door, "NOTE_S", 0.0)
+    monkeypatch.setattr(work, "NOTE_S", 0.0)
 
     def stop(done: int, total: int) -> None:
         assert total == 9
@@ -340,7 +341,7 @@ def test_stopped_at_once_it_leaves_nothing(tmp_path: Path) -> None:
 
 def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Path:
     """A conversion that was stopped after two strips."""
-    monkeypatch.setattr(door, "NOTE_S", 0.0)
+    monkeypatch.setattr(work, "NOTE_S", 0.0)
 
     def stop(done: int, _: int) -> None:
         if done == 3:
@@ -407,6 +408,35 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     xt.convert(case.pixels(), out, chunks=256)
 
 
+def test_of_two_that_begin_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have seen that nobody writes there before either says so, if they are let."""
+    look, both = lock.owner, threading.Barrier(2)
+
+    def slow(path: Path) -> lock.Owner | None:
+        found = look(path)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return found
+
+    monkeypatch.setattr(lock, "owner", slow)
+    place, refused, release = Place(tmp_path / OUT, {}), [], threading.Event()
+
+    def write() -> None:
+        try:
+            with place.locked():
+                release.wait(10)
+        except StoreLockedError:
+            refused.append(True)
+            release.set()
+
+    workers = [threading.Thread(target=write) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert refused == [True]
+
+
 def test_what_is_there_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = xt.convert(case.pixels((50, 60)), tmp_path / OUT)
     before = files(out)
@@ -471,7 +501,7 @@ def test_bad_settings(tmp_path: Path, options: dict[str, Any], why: str) -> None
 
 
 def test_a_full_disk_is_said_and_what_is_done_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "NOTE_S", 0.0)
+    monkeypatch.setattr(work, "NOTE_S", 0.0)
     put, count = DurableStore._put, [0]
 
     def full(self: DurableStore, path: Path, data: bytes) -> None:
@@ -491,7 +521,7 @@ def test_a_full_disk_is_said_and_what_is_done_stays(tmp_path: Path, monkeypatch:
 
 
 def test_a_damaged_source_is_named_and_mended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "NOTE_S", 0.0)
+    monkeypatch.setattr(work, "NOTE_S", 0.0)
     array = zarr.create_array(tmp_path / "a.zarr", shape=(2000, 2000), chunks=(256, 256), dtype="u2")
     array[...] = data = case.pixels((2000, 2000), "u2")
     chunk = tmp_path / "a.zarr/c/6/3"
@@ -545,7 +575,7 @@ def test_command_line(
     assert "exists already" in err
     assert call("a.tif", OUT, "--restart", "--shards", "1024", "--compressor", "blosc")[0] == 0
     assert call("none.tif", "b.zarr")[0] == 2
-    monkeypatch.setattr(door, "NOTE_S", 0.0)
+    monkeypatch.setattr(work, "NOTE_S", 0.0)
     note, count = Place.note, [0]
 
     def interrupted(*given: Any, **named: Any) -> None:

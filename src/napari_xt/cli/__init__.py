@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from napari_xt.cli.parser import parser
+from napari_xt.cli.printing import decoding_shown
 from napari_xt.cli.verbs import DONE
 from napari_xt.errors import XTError, printable
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _signals():
         try:
             chosen = _chosen(arguments) or chosen
-            code: int = chosen.verb(chosen)
+            with decoding_shown():
+                code: int = chosen.verb(chosen)
             print(end="", flush=True)  # a pipe that nobody reads is noticed here, not when Python ends
         except XTError as error:
             return _fail(str(error), WRONG_INPUT)

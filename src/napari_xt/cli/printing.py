@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from napari_xt.errors import printable
+from napari_xt.io.decoding import DECODING, telling
 
 
 def table(lines: Sequence[tuple[str, str]]) -> None:
@@ -32,6 +33,24 @@ def warn(warnings: Sequence[str]) -> None:
     """Say again on stderr what is on the card: it must be seen where the card goes into a file."""
     for text in warnings if sys.stderr is not None else ():
         print(f"napari-xt: warning: {printable(text)}", file=sys.stderr)
+
+
+@contextmanager
+def decoding_shown() -> Iterator[None]:
+    """A bar, or one line where there is no terminal, once a large picture is being decoded inside."""
+    with ExitStack() as stack:
+        shown = list[Callable[[int, int], None]]()
+
+        def show(done: int, total: int) -> None:
+            if not shown:
+                shown.append(stack.enter_context(progress(unit="strip", desc=DECODING, leave=False)))
+                if sys.stderr is not None and not sys.stderr.isatty():
+                    print(f"napari-xt: {DECODING} ...", file=sys.stderr)
+            if total:
+                shown[0](done, total)
+
+        with telling(show):
+            yield
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from napari_xt.errors import StoreError
-from napari_xt.io.conversion.facts import is_colour, omero, steps_of
-from napari_xt.io.conversion.place import RESTART, Place
+from napari_xt.io.conversion.facts import beside, is_colour, omero, steps_of
+from napari_xt.io.conversion.place import Place
 from napari_xt.io.conversion.rows import ImageRows
-from napari_xt.io.conversion.sweep import ArrayRows, Column, Lead, Sweep, area_mean, planes_of, sweeps
+from napari_xt.io.conversion.sweep import area_mean
 from napari_xt.io.conversion.target import Compressor, Target, Version
+from napari_xt.io.conversion.work import Part, Progress, parts_of, write
 from napari_xt.io.durable import DurableStore, writing
 from napari_xt.io.image import Image, open_image
-
-NOTE_S = 1.0  # what a killed conversion has to do again at most, and a little
-
-Progress = Callable[[int, int], object]
-"""Called with how many strips are written, and of how many."""
 
 
 def convert(
@@ -49,7 +44,8 @@ def convert(
 
     All planes (t, c, z) go along, with scales, units, names and colours as far as they are known. The pyramid is made
     of means over 2 x 2 pixels, until no side is above 2048 px: exact for integers (half is rounded up); of real
-    numbers over those that are finite, so that no-data stays where it is. Labels in the source do not go along.
+    numbers over those that are finite, of whole ones over those that are not the file's no-data, so that it stays where
+    it is. Labels in the source do not go along.
 
     What is begun lies in ``OUT.partial``, beside ``out``, until it is whole; the same call goes on where one was
     stopped or killed, and ends in the same bytes. A process that converts 29,000 x 29,000 px in colour takes 400 MiB.
@@ -104,98 +100,14 @@ def convert(
             shards,
             compressor,
         )
-        parts = _parts(rows, target)
+        parts = parts_of(rows, target, partial(area_mean, nodata=image.nodata))
         place = Place(Path(os.path.abspath(out)), _job(image, target, parts))
         place.check_source(image.source)
         with writing(place.out):
             if not place.finished(restart):
                 place.check_out(restart)
-                _convert(rows, target, parts, place, progress, restart)
+                write(rows, target, parts, place, partial(_describe, image, target), progress, restart)
         return place.out
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A column of a sweep."""
-
-    sweep: Sweep
-    place: tuple[Lead, int, int]
-    side: int
-    strips: int
-
-    def column(self, rows: ImageRows, arrays: list[zarr.Array[Any]]) -> Column:
-        """What writes it."""
-        first, last = self.sweep.first, self.sweep.last
-        source = ArrayRows(arrays[first]) if first else rows
-        return Column(source, arrays[first : last + 1], self.side, self.place, fresh=not first, reduce=area_mean)
-
-
-def _convert(
-    rows: ImageRows, target: Target, parts: list[_Part], place: Place, progress: Progress | None, restart: bool
-) -> None:
-    noted: tuple[int, int] | None = None
-    try:
-        with place.locked():
-            noted = place.begun(restart)
-            with closing(DurableStore(place.image, late=True)) as store:
-                try:
-                    arrays = _arrays(target, store, place, fresh=noted == (0, 0))
-                    for done in _written(rows, arrays, parts, noted, progress):
-                        store.flush()
-                        place.note(*done)
-                        noted = done
-                    _describe(rows.image, target, store)
-                    store.flush()
-                finally:
-                    store.end()  # threads of Zarr's may still be writing when a signal ends the call
-            place.note(*noted, whole=True)
-            place.publish(restart)
-        place.forget()
-    except BaseException:
-        if noted == (0, 0):
-            place.forget()
-        raise
-
-
-def _arrays(target: Target, store: DurableStore, place: Place, *, fresh: bool) -> list[zarr.Array[Any]]:
-    if fresh:
-        target.create(store)
-    try:
-        return target.open(store)
-    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(place.aside, "what was begun there is damaged", f"delete it or pass {RESTART}") from error
-
-
-def _written(
-    rows: ImageRows,
-    arrays: list[zarr.Array[Any]],
-    parts: list[_Part],
-    begun: tuple[int, int],
-    progress: Progress | None,
-) -> Iterator[tuple[int, int]]:
-    """Write what is missing; yields how far it came, about once a second and at the end."""
-    first, strips = begun
-    total = sum(part.strips for part in parts)
-    told, last = sum(part.strips for part in parts[:first]) + strips, time.monotonic()
-    for number, part in enumerate(parts[first:], start=first):
-        for strip in part.column(rows, arrays).write(strips if number == first else 0):
-            told += 1
-            if time.monotonic() - last >= NOTE_S:
-                yield (number, strip) if strip < part.strips else (number + 1, 0)
-                last = time.monotonic()
-            if progress is not None:
-                progress(told, total)
-    yield len(parts), 0
-
-
-def _parts(rows: ImageRows, target: Target) -> list[_Part]:
-    shapes = target.shapes
-    planes = planes_of(rows, target.least, target.side)
-    return [
-        _Part(sweep, place, target.side, -(-shapes[sweep.first][-2] // target.side))
-        for sweep in sweeps(shapes, target.side, planes, rows)
-        for place in sweep.columns(shapes[sweep.first])
-    ]
 
 
 def _describe(image: Image, target: Target, store: DurableStore) -> None:
@@ -203,8 +115,7 @@ def _describe(image: Image, target: Target, store: DurableStore) -> None:
     metadata: dict[str, Any] = {"multiscales": [target.multiscale(image.name, steps.scale, steps.units, "mean")]}
     if "c" in target.axes and "c" in image.axes:
         metadata |= {"omero": omero(image, _by_channel(target.open(store)[-1], target.axes))}
-    place = image.georeference
-    target.describe(store, metadata, {} if place is None else place.to_attributes())
+    target.describe(store, metadata, beside(image))
 
 
 def _by_channel(array: zarr.Array[Any], axes: str) -> NDArray[Any]:
@@ -213,10 +124,11 @@ def _by_channel(array: zarr.Array[Any], axes: str) -> NDArray[Any]:
     return np.asarray(array[index])
 
 
-def _job(image: Image, target: Target, parts: list[_Part]) -> dict[str, Any]:
+def _job(image: Image, target: Target, parts: Sequence[Part]) -> dict[str, Any]:
     """What decides the bytes, and the order in which they are written."""
     settings = {name: getattr(target, name) for name in ("version", "axes", "chunks", "shards", "compressor")}
     facts = {"shape": list(target.shape), "dtype": target.dtype.str, "scale": list(image.scale), "unit": image.unit}
+    nodata = {} if image.nodata is None else {"nodata": image.nodata}
     order = [list(sweep) for sweep in dict.fromkeys(astuple(part.sweep) for part in parts)]
-    plain: dict[str, Any] = json.loads(json.dumps({"name": image.name, **settings, **facts, "sweeps": order}))
+    plain: dict[str, Any] = json.loads(json.dumps({"name": image.name, **settings, **facts, **nodata, "sweeps": order}))
     return {"image": image.identity(), **plain}

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from threading import Event
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.errors import ImageReadError, SettingsError
 from napari_xt.geometry import Box
+from napari_xt.io.decoding import Progress, telling
 from napari_xt.io.formats import is_layer, is_rgb, names_of_channels, open_array, open_layer, open_path
 from napari_xt.io.geo import Georeference
 from napari_xt.io.identity import DAMAGED, word
-from napari_xt.io.pyramid import chunk_boxes, lazy_pyramid
+from napari_xt.io.pyramid import chunk_boxes, extended
 from napari_xt.io.source import (
     SET_BY_USER,
     UNITS_UM,
@@ -31,8 +33,10 @@ from napari_xt.io.source import (
     Window,
     parse_pixel_size,
 )
+from napari_xt.io.stacked import stack
 
 SAMPLES, SAMPLE_PX = 32, 64
+T = TypeVar("T")
 
 
 def open_image(
@@ -40,20 +44,27 @@ def open_image(
     *,
     pixel_size: str | float | tuple[float, float] | None = None,
     plane: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
 ) -> Image:
     """Open an image lazily.
+
+    PNG, JPEG and TIFF in one strip of more than 64 million pixels can't be read in parts: they are decoded once, into
+    a pyramid in the user's cache.
 
     Parameters
     ----------
     source
         Path or URL of an OME-Zarr, path of a TIFF (slides, GeoTIFF), PNG, JPEG or ``.npy``, a napari Image layer, a
-        numpy, zarr or dask array of shape (Y, X), (Y, X, 3 | 4) or (C, Y, X), a list of such levels, finest first, or
-        an `Image`.
+        numpy, zarr or dask array of shape (Y, X), (Y, X, 3 | 4) or (C, Y, X), a list of such levels, finest first, an
+        `Image`, or a list of layers or images that are the channels of one scene.
     pixel_size
         Size of a level-0 pixel where the file does not say it or lies: ``"0.5 um"``, ``"10 cm"``, or micrometres as a
         number or ``(y, x)``.
     plane
         Index of each axis that is not y, x or channel, as ``{"t": 3}``; 0 where it is not named.
+    progress
+        Called with how many strips of such a large picture are decoded, and of how many; what it raises stops the
+        decoding, which goes on from there the next time.
 
     Returns
     -------
@@ -70,7 +81,12 @@ def open_image(
     pixel = None if pixel_size is None else parse_pixel_size(pixel_size)
     if isinstance(source, Image):
         return source if pixel is None and plane is None else source.replaced(pixel, plane)
-    image = Image(_opened(source), pixel=pixel)
+    if isinstance(source, (list, tuple)) and source and all(isinstance(s, Image) or is_layer(s) for s in source):
+        joined = stack([s.stated if isinstance(s, Image) else open_layer(s) for s in source])
+        first = source[0].plane if isinstance(source[0], Image) else None
+        return Image(joined, pixel=pixel, plane=first if plane is None else plane)
+    with telling(progress):
+        image = Image(_opened(source), pixel=pixel)
     try:
         return image if plane is None else image.with_plane(plane)
     except SettingsError:
@@ -97,12 +113,14 @@ class Image:
         pixel: PixelSize | None = None,
         plane: Mapping[str, int] | None = None,
         closed: Event | None = None,
+        known: dict[object, Any] | None = None,
     ) -> None:
         self._source = source
         self._given = pixel
         self._pixel = pixel or source.pixel
         self._closed = closed or Event()
-        self._levels = source.levels if len(source.levels) > 1 else lazy_pyramid(source.levels[0], source.axes)
+        self._known = {} if known is None else known
+        self._levels = extended(source.levels, source.axes)
         self._plane = self._full_plane(plane or {})
 
     @property
@@ -203,6 +221,11 @@ class Image:
         return "unknown" if self.unit == "pixel" else self._source.stated_by or "unknown"
 
     @property
+    def stated(self) -> Source:
+        """The image before a plane is chosen, with the pixel size that holds; closing it does nothing."""
+        return replace(self._source, pixel=self._pixel, stated_by=self.scale_source, close=lambda: None)
+
+    @property
     def georeference(self) -> Georeference | None:
         """How level-0 pixels lie on the Earth, None where the file does not say it."""
         return self._source.georeference
@@ -266,7 +289,15 @@ class Image:
     def replaced(self, pixel: PixelSize | None, plane: Mapping[str, int] | None) -> Image:
         """Return the same open image with another pixel size or plane where one is given."""
         chosen = self._plane if plane is None else plane
-        return Image(self._source, pixel=pixel or self._given, plane=chosen, closed=self._closed)
+        return Image(self._source, pixel=pixel or self._given, plane=chosen, closed=self._closed, known=self._known)
+
+    def measured(self, what: object, measure: Callable[[], T]) -> T:
+        """What ``measure`` returns, called once for each ``what`` of this plane while the image is open."""
+        key = what, tuple(self._plane.items())
+        if key not in self._known:
+            self._known[key] = measure()
+        found: T = self._known[key]
+        return found
 
     def identity(self) -> str:
         """Return what tells this plane from another: 32 words of 8 letters, one for each of 32 squares of 64 px.
@@ -276,6 +307,11 @@ class Image:
         """
         facts = repr((self._levels[0].shape, self.dtype.str, self.axes)).encode()
         return "".join(self._word(facts, box) for box in self._sample_boxes())
+
+    @property
+    def closed(self) -> bool:
+        """Whether its pixels can't be read any more."""
+        return self._closed.is_set()
 
     def close(self) -> None:
         """Release the file; its planes can't be read any more. Closing twice is fine."""

@@ -19,6 +19,7 @@ from napari_xt.geometry import Box
 from napari_xt.io.source import ArrayLike
 
 COARSEST_PX = 2048
+LARGE_END_PX = 4096  # the pyramid of a file that ends above is made longer
 MAX_GUESSED_CHANNELS = 16
 _BLOCK_PX = 1024
 _dask: Any = da  # its functions have no types
@@ -78,6 +79,13 @@ def lazy_pyramid(array: ArrayLike, axes: str, coarsest: int = COARSEST_PX) -> tu
     return tuple(levels)
 
 
+def extended(levels: Sequence[ArrayLike], axes: str) -> tuple[ArrayLike, ...]:
+    """Return ``levels``, and lazy ones behind them where they end at a large one or there is only one."""
+    last = levels[-1]
+    small = max(last.shape[axes.index(axis)] for axis in "yx") <= LARGE_END_PX
+    return tuple(levels) if len(levels) > 1 and small else (*levels[:-1], *lazy_pyramid(last, axes))
+
+
 def chunk_boxes(array: ArrayLike, axes: str, box: Box) -> Iterator[Box]:
     """Yield the parts of ``box`` that lie in one chunk each; nothing where the chunks have no common size."""
     chunks = getattr(array, "chunks", None)
@@ -134,6 +142,11 @@ def _whole(sizes: Sequence[int]) -> tuple[int, ...]:
     total, first = sum(sizes), sizes[0] + sizes[0] % 2
     side = first * max(1, round(_BLOCK_PX / first))
     return (side,) * (total // side) + ((total % side,) if total % side else ())
+
+
+def is_computed(level: ArrayLike) -> bool:
+    """Whether a level is made from finer ones when it is read."""
+    return isinstance(level, da.Array) and level.name.startswith(f"{halve.__name__}-")
 
 
 def halve(block: NDArray[Any], y: int, x: int) -> NDArray[Any]:

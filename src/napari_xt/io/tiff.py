@@ -9,7 +9,7 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ import zarr
 from tifffile import TIFF, TiffFile, TiffPageSeries
 
 from napari_xt.errors import ImageFormatError
+from napari_xt.io.bands import check_declared
+from napari_xt.io.cached import LARGE_PX, cached_levels
 from napari_xt.io.geo import placed_by_tags, placed_by_world_file
 from napari_xt.io.guard import MAX_DECODED_BYTES, check_array, check_size, consistent_levels, level_fits
 from napari_xt.io.mapped import MappedArray
@@ -27,6 +29,7 @@ from napari_xt.io.segments import guard_segments
 from napari_xt.io.slides import SlideError
 from napari_xt.io.source import ArrayLike, Source
 from napari_xt.io.tifftags import channel_colors, channel_names, channel_windows, is_rgb, is_stitched, pixel_of
+from napari_xt.io.tiles import TiledPage, one_tiled_page
 from napari_xt.io.turned import turned
 
 _CUT = re.compile(
@@ -34,6 +37,10 @@ _CUT = re.compile(
 )
 _MAPPED_FROM_BYTES = 2**20
 _ORIENTATION, _GDAL_NODATA = 274, 42113
+_GREY, _RGB, _YCBCR = 1, 2, 6  # photometric interpretations
+_IN_ROWS = frozenset({5, 7, 8, 32773, 32946})  # LZW, JPEG, deflate, PackBits
+_TYPES_IN_ROWS = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+_HUGE_STRIP = 2**26  # bytes
 
 
 def open_tiff(path: str, name: str) -> Source:
@@ -129,10 +136,15 @@ def _source(path: str, name: str, tif: TiffFile, series: TiffPageSeries) -> Sour
     axes = _axes(series)
     page = series.keyframe
     parts = [level for level in _levels(tif, series, axes) if level.axes == series.axes]
-    for level in parts:
-        _check_level(path, tif, level)
     nodata = page.tags.valueof(_GDAL_NODATA)
-    levels = consistent_levels(path, axes, [without_data(_array(path, level), nodata) for level in parts])
+    in_rows = len(parts) == 1 and nodata is None and not tif.is_ndpi and _in_rows(series)
+    for level in parts:
+        _check_level(path, tif, level, in_rows=in_rows)
+    let_go: Callable[[], None] = tif.close
+    if in_rows:
+        levels, let_go = cached_levels(path, "TIFF", int(page.index))
+    else:
+        levels = consistent_levels(path, axes, [without_data(_array(path, level), nodata) for level in parts])
     by_tags = placed_by_tags(page)
     placed = by_tags or placed_by_world_file(path)
     y, x = (int(levels[0].shape[axes.index(axis)]) for axis in "yx")
@@ -152,9 +164,12 @@ def _source(path: str, name: str, tif: TiffFile, series: TiffPageSeries) -> Sour
         channel_colors=channel_colors(tif),
         channel_windows=channel_windows(tif),
         rgb=is_rgb(page),
-        close=tif.close,
+        close=let_go,
     )
-    return turned(stored, page.tags.valueof(_ORIENTATION))
+    upright = turned(stored, page.tags.valueof(_ORIENTATION))
+    if in_rows:
+        tif.close()
+    return upright
 
 
 def _main(tif: TiffFile) -> TiffPageSeries:
@@ -186,7 +201,18 @@ def _is_level(axes: str, series: TiffPageSeries, other: TiffPageSeries) -> bool:
     return bool(other.keyframe.is_reduced) or abs(factor - round(factor)) < 0.02
 
 
-def _check_level(path: str, tif: TiffFile, level: TiffPageSeries) -> None:
+def _in_rows(series: TiffPageSeries) -> bool:
+    """Whether it is one large picture in huge strips, which only rows fit into the memory."""
+    page = series.keyframe
+    plain = page.compression in _IN_ROWS and page.photometric in (_GREY, _RGB, _YCBCR) and page.planarconfig == 1
+    known = series.axes in ("YX", "YXS") and page.dtype in _TYPES_IN_ROWS and page.fillorder == 1
+    known = known and page.samplesperpixel in (1, 3, 4)
+    huge = not page.is_tiled and math.prod(page.chunks) * series.dtype.itemsize > _HUGE_STRIP
+    light = max(page.databytecounts, default=0) <= MAX_DECODED_BYTES // 2
+    return plain and known and huge and light and page.imagelength * page.imagewidth > LARGE_PX
+
+
+def _check_level(path: str, tif: TiffFile, level: TiffPageSeries, *, in_rows: bool) -> None:
     page = level.keyframe
     if page.dtype is None or not {"Y", "X"} <= set(level.axes):
         raise ImageFormatError(path, f"a TIFF with axes {level.axes} and {page.bitspersample} bits is not understood")
@@ -194,7 +220,9 @@ def _check_level(path: str, tif: TiffFile, level: TiffPageSeries) -> None:
         raise ImageFormatError(path, f"TIFF compression {page.compression} is not supported", "save it another way")
     check_array(path, level)
     _check_segments(path, level, tif.filehandle.size)
-    if not page.is_memmappable:
+    if in_rows:
+        check_declared(path, page.imagelength, page.imagewidth, level.nbytes, tif.filehandle.size)
+    elif not page.is_memmappable:
         nbytes = math.prod(page.chunks) * level.dtype.itemsize
         if tif.is_ndpi and nbytes > MAX_DECODED_BYTES:
             raise SlideError(path, "is an NDPI slide without tiles", "convert it to OME-Zarr")
@@ -227,6 +255,8 @@ def _array(path: str, level: TiffPageSeries) -> ArrayLike:
     if level.dataoffset is not None and big_strips:
         dtype = np.dtype(page.parent.byteorder + level.dtype.char)
         return MappedArray(path, level.dataoffset, tuple(level.shape), dtype)
+    if (one := one_tiled_page(level)) is not None:
+        return TiledPage(one)
     # two workers: decode in threads, not in the one that runs zarr's event loop
     store = level.aszarr(level=0, maxworkers=2)
     return zarr.open_array(store, mode="r", zarr_format=2)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from napari_xt.io.image import Image
 from napari_xt.io.ngff import LENGTHS
+from napari_xt.io.nodata import nodata_attributes
 from napari_xt.io.source import RGB_NAMES, Window, positive, unit_name
 
 MOST_BYTES = 16 << 20  # of a file of metadata
@@ -51,6 +52,12 @@ def steps_of(image: Image) -> Steps:
     known = {} if unit == "pixel" else {"y": unit, "x": unit}
     units = {axis: name for axis, name in told.units.items() if axis not in "yx"}
     return Steps(told.scale | dict(zip("yx", size, strict=True)), units | known)
+
+
+def beside(image: Image) -> dict[str, object]:
+    """What stands beside the standard's metadata: where the image lies on the Earth, and its number for no-data."""
+    place = {} if image.georeference is None else image.georeference.to_attributes()
+    return place | ({} if image.nodata is None else nodata_attributes(image.nodata))
 
 
 def is_colour(image: Image) -> bool:

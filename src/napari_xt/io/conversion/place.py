@@ -8,18 +8,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from napari_xt.errors import SettingsError, StoreError, StoreMismatchError
+from napari_xt.errors import SettingsError, StoreError, StoreLockedError, StoreMismatchError
 from napari_xt.io import lock
 from napari_xt.io.durable import PARTIAL, remove_partials, sync_folder, write_file
 from napari_xt.io.identity import same_image
 from napari_xt.io.omezarr import ZARR_FILES
 
 IMAGE, JOURNAL, LOCK, PROGRESS, REPLACED = "image", "journal", "run.lock", "progress.json", "replaced"
+GUARD, PATIENCE_S = "guard.sqlite", 10.0
 RESTART = "restart=True (--restart)"
 
 
@@ -61,7 +63,8 @@ class Place:
     def locked(self) -> Iterator[None]:
         """Keep other processes out."""
         self.journal.mkdir(parents=True, exist_ok=True)
-        owner = lock.take(self.journal / LOCK, self.out)
+        with _alone(self.journal / GUARD):
+            owner = lock.take(self.journal / LOCK, self.out)
         try:
             yield
         finally:
@@ -113,3 +116,14 @@ class Place:
     def _same(self, found: dict[str, Any]) -> bool:
         mine, theirs = dict(self.job), dict(found["job"])
         return same_image(mine.pop("image"), str(theirs.pop("image", ""))) and mine == theirs
+
+
+@contextmanager
+def _alone(guard: Path) -> Iterator[None]:
+    """No other process is inside at the same moment: the system lets go of SQLite's lock where one is killed in it."""
+    try:
+        with closing(sqlite3.connect(guard, timeout=PATIENCE_S, isolation_level=None)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            yield
+    except sqlite3.Error as error:
+        raise StoreLockedError(guard, f"another process is about to write there ({error})", "try again") from error

@@ -203,8 +203,13 @@ class Column:
         return Box(strip * self._side, x0, (strip + 1) * self._side, x1).clip(Box(0, 0, height, width))
 
 
-def area_mean(rows: NDArray[Any]) -> NDArray[Any]:
-    """The means over 2 x 2 pixels: exact for integers, rounded half up; of real numbers over those that are finite."""
+def area_mean(rows: NDArray[Any], nodata: int | None = None) -> NDArray[Any]:
+    """The means over 2 x 2 pixels: exact for integers, rounded half up; of real numbers over those that are finite.
+
+    Whole numbers that are ``nodata`` do not count; where there is nothing else it stays.
+    """
+    if nodata is not None and rows.dtype.kind in "iu" and (rows == nodata).any():
+        return _mean_but(rows, nodata)
     if rows.dtype.kind != "f" or np.isfinite(rows).all():
         return _mean(rows)
     finite = np.isfinite(rows)
@@ -212,6 +217,18 @@ def area_mean(rows: NDArray[Any]) -> NDArray[Any]:
     plain = _mean(np.where(finite, rows, 0).astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return np.where(share > 0, plain / share, _mean(rows)).astype(rows.dtype)
+
+
+def _mean_but(rows: NDArray[Any], nodata: int) -> NDArray[Any]:
+    there = rows != nodata
+    share = _mean(there.astype(np.float64))
+    plain = _mean(np.where(there, rows, 0).astype(np.float64))
+    means = np.floor(np.divide(plain, share, out=np.zeros_like(plain), where=share > 0) + 0.5)
+    ends = np.iinfo(rows.dtype)
+    most = float(ends.max) if rows.dtype.itemsize < 8 else np.nextafter(float(ends.max), 0)
+    kept: NDArray[Any] = np.clip(means, float(ends.min), most).astype(rows.dtype)
+    kept[share == 0] = nodata
+    return kept
 
 
 def every_other(rows: NDArray[Any]) -> NDArray[Any]:
