@@ -19,6 +19,7 @@ SCRIPTS: dict[str, tuple[set[str], list[str]]] = {
     "selective_scan": ({"selective_scan.forward.L64.E512.threads1", "selective_scan.difference.L64.E512.threads1"}, []),
     "boxes": ({"boxes.end_to_end.N5000.time", "boxes.end_to_end.N5000.memory", "boxes.pile.N5000.time"}, []),
     "export": ({"export.boxes.csv.time", "export.all.geojson.time", "export.all.coco.json.memory"}, []),
+    "reading": ({f"reading.{kind}.chunk" for kind in ("ome_zarr", "jpeg_tiff", "svs")}, []),
     "seams": ({"seams.recall.scene", "seams.recall_same.scene", "seams.change.mask"}, []),
     "preflight": ({f"preflight.{what}.canopy.600x500.window_2" for what in ("memory", "disk", "seconds")}, []),
     "swin_v2": ({"swin_v2.matmul.float32", "swin_v2.swinv2_tiny_window8_256.side64.batch1.float32"}, []),

@@ -97,6 +97,8 @@ WRONG = {
     "two tables": ({"what": ["boxes", "regions"]}, SettingsError, "one file each"),
     "nothing": ({"what": []}, SettingsError, "one file each"),
     "simplify": ({"simplify": -1.0}, SettingsError, "is no tolerance"),
+    "simplify coco": ({"simplify": 1.0, "format": "coco"}, SettingsError, "is for polygons, which this format has not"),
+    "simplify table": ({"simplify": 1.0, "format": "csv"}, SettingsError, "is for polygons"),
     "simplify nan": ({"simplify": float("nan")}, SettingsError, "is no tolerance"),
     "no folder": ({"name": "none/a.csv"}, SettingsError, "its folder is not there"),
     "a folder": ({"name": "folder.csv"}, SettingsError, "a folder of this name"),

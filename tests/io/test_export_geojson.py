@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import shapely
 from pyproj import Transformer
+from zarr.storage import LocalStore
 
 import napari_xt as xt
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Frame
+from napari_xt.io.exports import geojson, things
 from napari_xt.io.exports.things import SPACE, identifier
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.tree import open_tree
 
 NAMES = ("background", "crown", "rock")
 
@@ -54,6 +57,13 @@ def test_the_file_says_what_it_is_of(qupath: dict[str, Any], prediction: Predict
     assert (told["source"], told["corrections"], told["flavour"], told["model"]) == ("final", 0, "qupath", "canopy")
     assert told["coverage"] == pytest.approx(prediction.coverage)
     assert (told["shape_px"], told["pixel_size"], told["unit"]) == ([600, 1100], [0.5, 0.25], "micrometer")
+
+
+def test_a_file_names_the_plane(prediction: Prediction, tmp_path: Path) -> None:
+    header = replace(prediction.header, job={**prediction.header.job, "plane": {"t": 3, "z": 12}})
+    chosen = Prediction(prediction.path, header, open_tree(LocalStore(prediction.path), header.layout, "r"))
+    assert read(xt.export(chosen, tmp_path / "a.geojson", what="regions"))["napari_xt"]["plane"] == {"t": 3, "z": 12}
+    assert "plane" not in read(xt.export(prediction, tmp_path / "b.geojson", what="regions"))["napari_xt"]
 
 
 def test_areas_are_annotations_that_draw_the_mask(qupath: dict[str, Any]) -> None:
@@ -157,6 +167,17 @@ def test_simplified_polygons_stay_near_and_valid(
     assert all(shape.is_valid for shape, _ in shapes)
     assert sum(corners(shape) for shape, _ in shapes) < sum(corners(whole) for _, whole in shapes)
     assert all(shapely.hausdorff_distance(*pair) <= 1.5 * tolerance for pair in shapes)
+
+
+@pytest.mark.parametrize("flavour", ["qupath", "map"])
+def test_an_area_with_many_holes_is_written_as_any_other(
+    flavour: str, prediction: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = xt.export(prediction, tmp_path / "a.geojson", what="mask", flavour=flavour).read_bytes()
+    for module in (geojson, things):
+        monkeypatch.setattr(module, "MANY_RINGS", 1)
+    monkeypatch.setattr(geojson, "_BATCH", 3)
+    assert xt.export(prediction, tmp_path / "b.geojson", what="mask", flavour=flavour).read_bytes() == whole
 
 
 def test_a_map_lies_where_the_image_lies(on_a_map: Path, prediction: Prediction) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -93,6 +94,36 @@ def test_a_large_mask_with_many_bands(strip: int, px: int, bands: Callable[[int]
     assert content(found) == whole
     assert sum(map(len, (area.holes for area in found))) > 10
     check(pixels[:, :300].copy(), traced(pixels[:, :300], strip))
+
+
+def lace(side: int) -> np.ndarray:
+    """One area with a hole at every second pixel."""
+    pixels = np.ones((side, side), np.uint8)
+    pixels[1:-1:2, 1:-1:2] = 0
+    return pixels
+
+
+@pytest.mark.parametrize("px", [100, 1 << 20])
+def test_many_holes_come_in_order(px: int, bands: Callable[[int], None]) -> None:
+    bands(px)
+    (area,) = traced(lace(201), 50)
+    assert area.exterior.tolist() == [[0, 0], [201, 0], [201, 201], [0, 201]]
+    wanted = [[x, y] for y in range(1, 200, 2) for x in range(1, 200, 2)]
+    assert [hole[0].tolist() for hole in area.holes] == wanted
+    assert all(hole.shape == (4, 2) for hole in area.holes)
+    assert area.holes[7].tolist() == [[15, 1], [15, 2], [16, 2], [16, 1]]
+    assert area.px == lace(201).sum()
+
+
+def test_a_hole_takes_some_tens_of_bytes() -> None:
+    pixels = lace(1001)
+    tracemalloc.start()
+    (area,) = traced(pixels, 100)
+    held, highest = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(area.holes) == 250_000
+    assert held / len(area.holes) < 100
+    assert highest < 250_000 * 100 + 400 * polygons.BAND_PX
 
 
 def test_an_area_is_told_when_its_last_row_has_gone_by() -> None:

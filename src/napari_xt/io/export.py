@@ -39,6 +39,8 @@ class Format:
         It holds one thing at a time: the first that the prediction has, where nothing is chosen.
     flavours
         Those that it has.
+    polygons
+        Whether areas are outlined in it, so that ``simplify`` means something.
     """
 
     suffixes: tuple[str, ...]
@@ -46,16 +48,21 @@ class Format:
     write: Writer
     one: bool = False
     flavours: tuple[Flavour, ...] = ("qupath",)
+    polygons: bool = False
 
 
 _WRITERS: dict[str, Format] = {
     "csv": Format((".csv",), ("boxes", "regions", "mask"), tables.write_csv, one=True),
     "parquet": Format((".parquet",), ("boxes", "regions", "mask"), tables.write_parquet, one=True),
     "geojson": Format(
-        (".geojson", ".geojson.gz"), ("mask", "boxes", "regions"), geojson.write_geojson, flavours=("qupath", "map")
+        (".geojson", ".geojson.gz"),
+        ("mask", "boxes", "regions"),
+        geojson.write_geojson,
+        flavours=("qupath", "map"),
+        polygons=True,
     ),
     "coco": Format((".coco.json",), ("mask", "boxes"), coco.write_coco),
-    "geopackage": Format((".gpkg",), ("mask", "boxes", "regions"), geopackage.write_geopackage),
+    "geopackage": Format((".gpkg",), ("mask", "boxes", "regions"), geopackage.write_geopackage, polygons=True),
     "ome-tiff": Format((".ome.tif", ".ome.tiff"), ("mask",), raster.write_ome_tiff),
     "geotiff": Format((".tif", ".tiff"), ("mask", "probability", "regions"), raster.write_geotiff, one=True),
     "ome-zarr": Format((".ome.zarr",), ("mask",), raster.write_ome_zarr),
@@ -96,7 +103,8 @@ def export(
     flavour
         Of GeoJSON: ``"qupath"``, pixels of level 0 with y down, or ``"map"``, RFC 7946: longitude and latitude.
     simplify
-        How far polygons may leave the mask's edge, about, in level-0 px; 0 traces it exactly.
+        How far polygons may leave the mask's edge, about, in level-0 px; 0 traces it exactly. Refused where the format
+        has none.
     progress
         Called with ``(done, total)``.
 
@@ -115,6 +123,9 @@ def export(
     _check(prediction, place, source, flavour, simplify)
     if flavour not in kind.flavours:
         raise SettingsError(f"flavour = {flavour!r}", "is one of GeoJSON alone", "leave it out, or export .geojson")
+    if simplify and not kind.polygons:
+        do = "leave it out, or export GeoJSON or GeoPackage"
+        raise SettingsError(f"simplify = {simplify:g}", "is for polygons, which this format has not", do)
     wanted = Wanted(_chosen(prediction, kind, what), source, flavour, float(simplify), progress)
     with _whole(place) as aside:
         kind.write(prediction, aside, wanted)

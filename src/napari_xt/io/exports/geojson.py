@@ -14,20 +14,22 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 
 from napari_xt.io.exports.maps import Projection, counter_clockwise
-from napari_xt.io.exports.things import Points, Thing, things
+from napari_xt.io.exports.things import MANY_RINGS, Points, Thing, things
 from napari_xt.io.exports.wanted import Wanted, provenance
 from napari_xt.io.prediction import Prediction
 
 _ENCODE = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
 _OBJECTS = {"area": "annotation", "box": "detection", "region": "tile"}
-_BATCH = 1000  # features that are reprojected together
+_NO_RINGS = b'"coordinates":[]'
+_Feature: TypeAlias = tuple[dict[str, Any], Iterable[list[list[float]]]]  # without its rings, and these
+_BATCH = 1000  # rings that are reprojected together
 _DEGREE_DIGITS = 9  # a tenth of a millimetre
 _LEVEL = 5  # of gzip
 
@@ -47,35 +49,41 @@ def write_geojson(prediction: Prediction, path: Path, wanted: Wanted) -> None:
         features = _qupath_features(things(prediction, wanted), _offset(prediction))
     with _lines(path) as file:
         file.write(b'{"type": "FeatureCollection",\n"napari_xt": ' + _json(told) + b',\n"features": [')
-        for number, feature in enumerate(features):
-            file.write((b",\n" if number else b"\n") + _json(feature))
+        for number, (feature, rings) in enumerate(features):
+            file.write(b",\n" if number else b"\n")
+            for piece in _pieces(feature, iter(rings)):
+                file.write(piece)
         file.write(b"\n]}\n")
 
 
-def _qupath_features(found: Iterable[Thing], offset: tuple[float, float]) -> Iterator[dict[str, Any]]:
+def _qupath_features(found: Iterable[Thing], offset: tuple[float, float]) -> Iterator[_Feature]:
     back = np.array(offset[::-1])
     moved = any(offset)
     for thing in found:
-        rings = [(ring - back if moved else ring).tolist() for ring in thing.rings]
+        rings = ((ring - back if moved else ring).tolist() for ring in thing.rings)
         properties: dict[str, Any] = {"objectType": _OBJECTS[thing.kind]}
         if thing.name is not None:
             properties["classification"] = {"name": thing.name, "color": list(thing.color)}
         if thing.status:
             properties["metadata"] = {"status": thing.status}
         properties["measurements"] = thing.numbers
-        yield _feature(thing, rings, properties)
+        yield _feature(thing, properties), rings
 
 
-def _map_features(found: Iterable[Thing], projection: Projection) -> Iterator[dict[str, Any]]:
-    rest = iter(found)
-    while batch := list(islice(rest, _BATCH)):
-        points = np.concatenate([ring for thing in batch for ring in thing.rings])
-        placed = iter(np.split(projection.degrees(points), np.cumsum([len(r) for t in batch for r in t.rings])[:-1]))
-        for thing in batch:
-            rings = [_turned(ring, hole=number > 0) for number, ring in enumerate(islice(placed, len(thing.rings)))]
-            properties = {"kind": thing.kind, "class": thing.name, "color": "#{:02x}{:02x}{:02x}".format(*thing.color)}
-            status = {"status": thing.status} if thing.status else {}
-            yield _feature(thing, rings, properties | status | dict(thing.numbers))
+def _map_features(found: Iterable[Thing], projection: Projection) -> Iterator[_Feature]:
+    told, ahead = tee(found)
+    placed = _placed((ring for thing in ahead for ring in thing.rings), projection)
+    for thing in told:
+        rings = (_turned(ring, hole=number > 0) for number, ring in enumerate(islice(placed, len(thing.rings))))
+        properties = {"kind": thing.kind, "class": thing.name, "color": "#{:02x}{:02x}{:02x}".format(*thing.color)}
+        status = {"status": thing.status} if thing.status else {}
+        yield _feature(thing, properties | status | dict(thing.numbers)), rings
+
+
+def _placed(rings: Iterator[Points], projection: Projection) -> Iterator[Points]:
+    """Rings in degrees, some at a time."""
+    while some := list(islice(rings, _BATCH)):
+        yield from np.split(projection.degrees(np.concatenate(some)), np.cumsum([len(ring) for ring in some])[:-1])
 
 
 def _turned(ring: Points, *, hole: bool) -> list[list[float]]:
@@ -85,8 +93,18 @@ def _turned(ring: Points, *, hole: bool) -> list[list[float]]:
     return rounded
 
 
-def _feature(thing: Thing, rings: list[list[list[float]]], properties: dict[str, Any]) -> dict[str, Any]:
-    geometry = {"type": "Polygon", "coordinates": rings}
+def _pieces(feature: dict[str, Any], rings: Iterator[list[list[float]]]) -> Iterator[bytes]:
+    """A feature as JSON with its rings: never all of them in memory."""
+    before, after = _json(feature).split(_NO_RINGS, 1)
+    before += _NO_RINGS[:-1]
+    while some := list(islice(rings, MANY_RINGS)):
+        yield before + _json(some)[1:-1]
+        before = b","
+    yield _NO_RINGS[-1:] + after
+
+
+def _feature(thing: Thing, properties: dict[str, Any]) -> dict[str, Any]:
+    geometry: dict[str, Any] = {"type": "Polygon", "coordinates": []}
     return {"type": "Feature", "id": thing.uid, "geometry": geometry, "properties": properties}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_xt.io.exports.corners import NOWHERE, Bools, Corners, Ints
+from napari_xt.io.exports.rings import top_corners
 
 
 class Runs:
@@ -49,6 +50,7 @@ class Runs:
         self.xy = np.stack([corners.x[self._corner], corners.y[self._corner]], axis=1)
         self.first = [2 * end for end in ends]
         self.saddles = self._any(corners.saddle)
+        self._starts, self._flags = np.array(self.first, np.int64), np.array(self.saddles, np.bool_)
         self._count = n
 
     def __len__(self) -> int:
@@ -70,15 +72,22 @@ class Runs:
         return [(int(self.xy[self.first[i], 0]), i) for i, k in enumerate(self.entry) if k == NOWHERE]
 
     def holes(self) -> tuple[Ints, Ints]:
-        """The closed ones about what is not of the class: their numbers, and where in xy each has its first corner."""
+        """The closed ones about what is not of the class: their numbers, and the first corner of each, x and y."""
         starts = np.array(self.first[self.open : -1], np.int64)
         if not len(starts):
-            return starts, starts
+            return starts, np.zeros((0, 2), np.int64)
         steps = np.diff(self.xy[:, 0])[::2] * self.xy[::2, 1]
         signed = np.add.reduceat(steps[starts[0] // 2 :], (starts - starts[0]) // 2)
-        found = self.open + np.flatnonzero(signed > 0)
-        tops = [a + first_corner(self.xy[a:b]) for a, b in ((self.first[i], self.first[i + 1]) for i in found.tolist())]
-        return found, np.array(tops, np.int64)
+        found = np.flatnonzero(signed > 0)
+        return self.open + found, top_corners(self.xy[starts[0] :], starts - starts[0])[found]
+
+    def some(self, which: Ints) -> tuple[Ints, Ints, Bools]:
+        """The corners of some of them, one after the other, how many each has, and whether it has saddles."""
+        first = self._starts
+        lengths = first[which + 1] - first[which]
+        ends = np.cumsum(lengths)
+        place = np.repeat(first[which] - ends + lengths, lengths) + np.arange(ends[-1])
+        return self.xy[place], lengths, self._flags[which]
 
     def of_corner(self) -> Ints:
         """The outline of each of the band's corners, by the corner's number."""
@@ -100,8 +109,3 @@ class Runs:
             return []
         found: list[bool] = np.logical_or.reduceat(flags[self._corner], self.first[:-1]).tolist()
         return found
-
-
-def first_corner(xy: Ints) -> int:
-    """Which of the corners ``(n, 2)`` is the first by row, then column."""
-    return int(np.argmin((xy[:, 1] << 32) + xy[:, 0]))

@@ -10,7 +10,7 @@ ended yet, whatever the mask's height.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.io.exports.corners import NOWHERE, Bools, Corners, Ints, find_corners
-from napari_xt.io.exports.outlines import Runs, first_corner
+from napari_xt.io.exports.outlines import Runs
+from napari_xt.io.exports.rings import Rings
 
-BAND_PX = 1 << 22  # pixels that are traced at once
+BAND_PX = 1 << 20  # pixels that are traced at once
 
 
 class Area(NamedTuple):
@@ -32,20 +33,15 @@ class Area(NamedTuple):
 
     value: int
     exterior: Ints
-    holes: tuple[Ints, ...]
+    holes: Sequence[Ints]
     px: int
-
-
-class _Ring(NamedTuple):
-    xy: Ints
-    saddles: bool
 
 
 @dataclass(slots=True, eq=False)
 class _Part:
     """Rings that are known to be of one area, and how many outlines of it are still open."""
 
-    rings: list[_Ring] = field(default_factory=list)
+    rings: Rings = field(default_factory=Rings)
     open: int = 0
     into: _Part | None = None
 
@@ -63,9 +59,9 @@ class _Part:
             return
         if len(one.rings) < len(two.rings):
             one, two = two, one
-        one.rings += two.rings
+        one.rings.take(two.rings)
         one.open += two.open
-        two.rings, two.into = [], one
+        two.into = one
 
 
 @dataclass(slots=True, eq=False)
@@ -127,12 +123,17 @@ class _Sweep:
         runs = Runs(corners)
         ended: list[_Part] = []
         chains = [self._link(runs, index, ended) for index in range(runs.open)]
-        closed = [_Part([ring]) for ring in _closed(runs)]
-        ended += closed
-        self._join_holes(corners, runs, [*(chain.part for chain in chains), *closed], inside)
+        parts = dict(enumerate(chain.part for chain in chains))
+        holes, tops = runs.holes()
+        for index in np.setdiff1d(np.arange(runs.open, len(runs)), holes).tolist():
+            ended.append(_Part())
+            ended[-1].rings.add(*runs.some(np.array([index])))
+            parts[index] = ended[-1]
+        if len(holes):
+            self._join_holes(corners, runs, parts, inside, (holes, tops))
         self._cross(corners, runs, chains)
         roots = {id(root): root for root in map(_Part.root, ended)}
-        return (_area(self.value, root.rings) for root in roots.values() if not root.open)
+        return (Area(self.value, *root.rings.outline()) for root in roots.values() if not root.open)
 
     def _link(self, runs: Runs, index: int, ended: list[_Part]) -> _Chain:
         """Take an open outline of the band up; return what it became part of."""
@@ -143,24 +144,36 @@ class _Sweep:
         chain.saddles |= runs.saddles[index]
         if head is not None and head is tail:
             part = chain.part.root()
-            part.rings.append(_Ring(np.concatenate(chain.pieces), chain.saddles))
+            xy = np.concatenate(chain.pieces)
+            part.rings.add(xy, np.array([len(xy)]), np.array([chain.saddles]))
             part.open -= 1
             ended.append(part)
         return chain
 
-    def _join_holes(self, corners: Corners, runs: Runs, parts: list[_Part], inside: Bools) -> None:
-        """A closed outline about a hole is of the area that has the next edge to the left of the hole's first pixel."""
-        holes, places = runs.holes()
-        if not len(holes):
-            return
-        x, y = runs.xy[places].T
+    def _join_holes(
+        self, corners: Corners, runs: Runs, parts: dict[int, _Part], inside: Bools, found: tuple[Ints, Ints]
+    ) -> None:
+        """A closed outline about a hole is of the area that has the next edge to the left of the hole's first pixel.
+
+        That edge may be another hole's: the way is followed until it is not.
+        """
+        holes, tops = found
+        x, y = tops.T
         rows, where = np.unique(y - corners.top + 1, return_inverse=True)
         width = inside.shape[1]
         starts = np.flatnonzero(np.diff(inside[rows].view(np.int8), axis=1, prepend=np.int8(0)).ravel() == 1)
         left = starts[np.searchsorted(starts, where * width + x - 1, "right") - 1] % width
         ends, of_corner, n = corners.edge_at(y, left), runs.of_corner(), len(corners.x)
-        for hole, end in zip(holes.tolist(), ends.tolist(), strict=True):
-            parts[hole].join(self._chains[end - n].root().part if end >= n else parts[of_corner[end]])
+        above = len(runs) - n  # outlines that came from above are counted behind those of the band
+        owner = np.arange(len(runs) + len(self._chains))
+        owner[holes] = np.where(ends >= n, ends + above, of_corner[np.minimum(ends, n - 1)])
+        while not np.array_equal(owner, further := owner[owner]):
+            owner = further
+        order = holes[np.argsort(owner[holes], kind="stable")]
+        for group in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
+            of = int(owner[group[0]])
+            part = parts[of] if of < len(runs) else self._chains[of - len(runs)].root().part
+            part.root().rings.add(*runs.some(group))
 
     def _cross(self, corners: Corners, runs: Runs, chains: list[_Chain]) -> None:
         """Find what crosses the seam below, and that the two edges of a run of pixels there are of one area."""
@@ -174,11 +187,6 @@ class _Sweep:
         for left, right in zip(self._chains[::2], self._chains[1::2], strict=True):
             if left is not right:
                 left.part.join(right.part)
-
-
-def _closed(runs: Runs) -> Iterator[_Ring]:
-    for i in range(runs.open, len(runs)):
-        yield _Ring(runs.xy[runs.first[i] : runs.first[i + 1]].copy(), runs.saddles[i])  # the band's array may go
 
 
 def _linked(head: _Chain | None, xy: Ints, tail: _Chain | None) -> _Chain:
@@ -205,39 +213,3 @@ def _merged(head: _Chain, tail: _Chain) -> _Chain:
     kept.part.join(gone.part)
     kept.part.root().open -= 1
     return kept
-
-
-def _area(value: int, rings: list[_Ring]) -> Area:
-    simple = [ring for xy, saddles in rings for ring in (_split(xy) if saddles else [xy])]
-    sizes = [_size(ring) for ring in simple]
-    turned = [_from_first(ring) for ring in simple]
-    exterior = int(np.argmax(sizes))
-    holes = sorted((ring for i, ring in enumerate(turned) if i != exterior), key=lambda ring: (ring[0, 1], ring[0, 0]))
-    return Area(value, turned[exterior], tuple(holes), sum(sizes))
-
-
-def _split(xy: Ints) -> list[Ints]:
-    """The simple rings of one that may come by a point twice."""
-    path: list[tuple[int, int]] = []
-    place: dict[tuple[int, int], int] = {}
-    rings: list[Ints] = []
-    for point in map(tuple, xy.tolist()):
-        if (at := place.get(point)) is not None:
-            rings.append(np.array(path[at:], np.int64))
-            for gone in path[at:]:
-                del place[gone]
-            del path[at:]
-        place[point] = len(path)
-        path.append(point)
-    return [*rings, np.array(path, np.int64)]
-
-
-def _from_first(xy: Ints) -> Ints:
-    first = first_corner(xy)
-    return np.concatenate([xy[first:], xy[:first]])
-
-
-def _size(xy: Ints) -> int:
-    """Pixels within a ring; below 0 where it runs about a hole."""
-    x, y = xy.T
-    return int(x[:-1] @ (y[1:] - y[:-1]) + x[-1] * (y[0] - y[-1]))

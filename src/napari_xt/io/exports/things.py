@@ -6,7 +6,7 @@ Knows predictions; must not know the formats that the things are written in.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -26,6 +26,7 @@ Kind = Literal["area", "box", "region"]
 
 SPACE = UUID("7e3c1b57-9a55-5d8e-8a3e-0f5d1c6f9b21").bytes  # of the package's identifiers
 ROWS = 10_000  # of a table that become things together
+MANY_RINGS = 1 << 12  # of an area that has more, rings are made one by one
 DIGITS = 3  # after the point, of boxes and of scaled pixels: thousandths of a pixel
 
 
@@ -52,7 +53,7 @@ class Thing:
     uid: str
     name: str | None
     color: tuple[int, int, int]
-    rings: tuple[Points, ...]
+    rings: Sequence[Points]
     numbers: Mapping[str, float]
     status: str = ""
 
@@ -110,15 +111,17 @@ def _areas(prediction: Prediction, wanted: Wanted, run: str) -> Iterator[Thing]:
     names, scale = layout.mask or (), layout.frame.px_per_run
     for area in mask_areas(prediction, wanted):
         x, y = area.exterior[0].tolist()
-        rings = tuple(_level0(ring, scale) for ring in (area.exterior, *area.holes))
+        rings: Sequence[Points] = _Level0(area, scale)
         if wanted.simplify:
             rings = simplified(rings, wanted.simplify)
+        elif len(rings) <= MANY_RINGS:
+            rings = tuple(rings)
         numbers = _sized(layout, area.px * scale[0] * scale[1])
         uid = identifier(f"{run}/area/{area.value}/{y}/{x}")
         yield Thing("area", uid, names[area.value], layout.rgba(area.value)[:3], rings, numbers)
 
 
-def simplified(rings: tuple[Points, ...], tolerance: float) -> tuple[Points, ...]:
+def simplified(rings: Sequence[Points], tolerance: float) -> tuple[Points, ...]:
     """The rings with fewer corners, about ``tolerance`` from where they were at most; still a valid polygon.
 
     Raises
@@ -131,8 +134,27 @@ def simplified(rings: tuple[Points, ...], tolerance: float) -> tuple[Points, ...
     except ImportError as error:
         do = 'pip install "napari-xt[export]"'
         raise MissingDependencyError("simplified polygons", "shapely is not installed", do) from error
-    polygon = shapely.Polygon(rings[0], rings[1:]).simplify(tolerance, preserve_topology=True)
+    exterior, *holes = rings
+    polygon = shapely.Polygon(exterior, holes).simplify(tolerance, preserve_topology=True)
     return tuple(shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors))
+
+
+class _Level0(Sequence[Any]):
+    """The rings of an area in level-0 px, made one by one: there may be millions of holes."""
+
+    def __init__(self, area: Area, scale: tuple[float, float]) -> None:
+        self._area, self._scale = area, scale
+
+    def __len__(self) -> int:
+        return 1 + len(self._area.holes)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _level0(self._area.exterior if index == 0 else self._area.holes[index - 1], self._scale)
+
+    def __iter__(self) -> Iterator[Points]:
+        yield self[0]
+        for hole in self._area.holes:
+            yield _level0(hole, self._scale)
 
 
 def _level0(ring: NDArray[np.int64], scale: tuple[float, float]) -> Points:

@@ -55,7 +55,8 @@ class Wanted:
 
 def provenance(prediction: Prediction, wanted: Wanted) -> dict[str, Any]:
     """What a file says of itself, as JSON values: the source it holds, whose model said it, how much of the image."""
-    return {
+    plane = prediction.header.job.get("plane")
+    return ({"plane": plane} if plane else {}) | {
         "software": f"napari-xt {__version__}",
         "source": wanted.source,
         "corrections": 0,
