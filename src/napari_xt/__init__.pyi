@@ -8,6 +8,8 @@ from .io.convert import convert as convert
 from .io.export import export as export
 from .io.image import Image as Image
 from .io.image import open_image as open_image
+from .io.measure import measure as measure
+from .io.objects import objects as objects
 from .io.prediction import Prediction as Prediction
 from .io.prediction import open_prediction as open_prediction
 from .model.checkpoint import convert_model as convert_model
