@@ -13,10 +13,11 @@ from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.viewer import Viewer
-from qtpy.QtCore import QCoreApplication, QEventLoop, QObject, QThread, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEventLoop, QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_xt.engine.events import Event
 from napari_xt.errors import RunError
+from napari_xt.plugin._loop import is_viewer_thread
 
 Make = Callable[[], Iterator[Event]]
 
@@ -69,7 +70,7 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
         ended: Callable[[Exception | None], None],
         viewer: Viewer,
     ) -> None:
-        if not _on_viewer_thread():
+        if not is_viewer_thread():
             raise RunError("run", "was called from another thread than the viewer's", "call it from napari's console")
         super().__init__()
         self._deliver, self._ended = deliver, ended
@@ -91,7 +92,7 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
 
         On the viewer's thread events go on being handled meanwhile, so the viewer stays alive.
         """
-        if not _on_viewer_thread():
+        if not is_viewer_thread():
             return self._done.wait(timeout)
         if not self._done.is_set():
             loop = QEventLoop()
@@ -121,8 +122,3 @@ def _pulled(make: Make) -> Iterator[Event | _Raised]:
             yield from events
     except Exception as error:  # noqa: BLE001 - whatever it is, it is handed to the viewer's thread
         yield _Raised(error)
-
-
-def _on_viewer_thread() -> bool:
-    app = QCoreApplication.instance()
-    return app is not None and QThread.currentThread() == app.thread()

@@ -48,7 +48,8 @@ class Contexts:
             It can't be run, or another run is going on in the viewer.
         """
         job = handle.job.with_context(context)
-        known = [h for h in self._of(handle.image) if _same(h.job, job)]
+        alike = [h for h in self._of(handle.image) if h.layers_run == handle.layers_run]
+        known = [h for h in alike if _same(h.job, job)]
         if known and known[-1].whole:
             known[-1].show()
             return known[-1]
@@ -56,7 +57,7 @@ class Contexts:
             job = known[-1].job.with_context(context)
         elif context != handle.job.settings.context:
             job = replace(job, out=beside(job.out, context))
-        return start(self._viewer, handle.image, job)
+        return start(self._viewer, handle.layers_run, job)
 
     def place(self, layer: Layer | None, out: str | None, context: bool) -> str | os.PathLike[str] | None:
         """Where a run goes that is to go to ``out``: beside it where its other half lies there."""
@@ -90,4 +91,5 @@ def _same(one: Job, other: Job) -> bool:
 
 def _other(one: RunHandle, other: RunHandle) -> bool:
     """Whether two runs are the same but for the context."""
-    return _same(one.job, other.job.with_context(not other.job.settings.context))
+    over_same = one.layers_run == other.layers_run
+    return over_same and _same(one.job, other.job.with_context(not other.job.settings.context))

@@ -10,28 +10,34 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.errors import ImageReadError, XTError
-from napari_xt.geometry import Box
-from napari_xt.io.image import Image, open_image
+from napari_xt.io.image import Image
+from napari_xt.io.intensity import measured_limits
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.io.source import window
+from napari_xt.io.pyramid import is_computed
+from napari_xt.io.source import Window, window
 from napari_xt.plugin.boxes import LayerData
+from napari_xt.plugin.filling import Filling, coarsest, is_heavy
 from napari_xt.plugin.level import Level, is_colour
+from napari_xt.plugin.opening import opened
 from napari_xt.plugin.overlays import Overlay, Place, layer_data
+
+T = TypeVar("T")
 
 PREDICTION = ".xt.zarr"
 SLIDES = (".svs", ".ndpi", ".scn", ".qptiff", ".bif", ".mrxs", ".vms", ".vmu", ".svslide")
 SUFFIXES = (".zarr", ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".npy", *SLIDES)
-PATIENCE_S = 10.0  # a level that is stored must come within this time
-LONG_PATIENCE_S = 600.0  # one that is computed from all pixels may take longer
+PATIENCE_S = 10.0  # the coarsest level must come within this time
+SOON_S = 0.5  # the squares that tell what is to be shown of a large image
 SHOWN = (0.1, 99.9)  # percentiles of what is shown, where the file does not say it
 LOOKED_AT_PX = 1024  # along a side, for these
 MANY_CHANNELS = 8  # more than these share a layer with a slider
+NO_LAYERS: list[Any] = [(None,)]  # what a reader returns that was asked for nothing to be shown
 COLORS = ("cyan", "magenta", "yellow", "green", "red", "blue", "gray", "gray")
 
 
@@ -44,11 +50,12 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 def read_paths(path: str | Sequence[str]) -> list[LayerData]:
     """Read what `get_reader` accepted."""
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    return [layer for p in paths for layer in read_layers(p)]
+    found = [layers for p in paths if (layers := read_layers(p)) is not NO_LAYERS]
+    return [layer for layers in found for layer in layers] or NO_LAYERS
 
 
 def read_layers(path: str | os.PathLike[str]) -> list[LayerData]:
-    """The layers of the image or prediction at ``path``.
+    """The layers of the image or prediction at ``path``; `NO_LAYERS` where the user stopped its decoding.
 
     Raises
     ------
@@ -57,23 +64,40 @@ def read_layers(path: str | os.PathLike[str]) -> list[LayerData]:
     """
     if os.fspath(path).rstrip("/\\").endswith(PREDICTION):
         return prediction_layers(open_prediction(path))
-    return image_layers(open_image(path))
+    image = opened(os.fspath(path))
+    return NO_LAYERS if image is None else image_layers(image)
 
 
 def image_layers(image: Image) -> list[LayerData]:
     """The layers of an open image: one in colour, or one for each channel. They close it when they are gone."""
-    # napari breaks on a layer whose coarsest level can't be read (it stays half-registered): read it here, once
-    pixels = _probed(image)
-    coarsest = pixels if set(image.axes) <= set("cyx") else None
+    together = "c" not in image.axes or is_colour(image) or image.channels > MANY_CHANNELS
+    # napari breaks on a layer whose coarsest level can't be read (it stays half-registered): it is read here, once
+    heavy = is_heavy(image)
+    pixels = None if heavy else _probed(image)
+    held, filling = dict[int, NDArray[Any]](), None
+    if set(image.axes) <= set("cyx"):
+        last = is_colour(image) or (together and image.axes.endswith("c"))
+        filling = Filling(image, last=last) if heavy else None
+        held = filling.levels if filling else {} if pixels is None else {len(image.levels) - 1: pixels}
     weakref.finalize(image, image.with_plane(image.plane).close)
-    if "c" not in image.axes or is_colour(image) or image.channels > MANY_CHANNELS:
-        style = {"name": image.name, "rgb": is_colour(image)}
-        return [_layer(image, None, coarsest, style | ({} if is_colour(image) else _limits(image, pixels)))]
+    layers = [_together(image, held, pixels)] if together else _apart(image, held, pixels)
+    if filling is not None:
+        filling.start([data[0].watch for data, *_ in layers])
+    return layers
+
+
+def _together(image: Image, held: Mapping[int, NDArray[Any]], pixels: NDArray[Any] | None) -> LayerData:
+    colour = is_colour(image)
+    return _layer(image, None, held, {"name": image.name, "rgb": colour} | ({} if colour else _limits(image, pixels)))
+
+
+def _apart(image: Image, held: Mapping[int, NDArray[Any]], pixels: NDArray[Any] | None) -> list[LayerData]:
     layers = []
     for channel, name in enumerate(image.channel_names):
         color = image.channel_colors[channel] or COLORS[channel]
         style = {"name": f"{image.name} - {name}", "blending": "additive", "colormap": color, "rgb": False}
-        layers.append(_layer(image, channel, coarsest, style | _limits(image, pixels[channel], channel)))
+        limits = _limits(image, None if pixels is None else pixels[channel], channel)
+        layers.append(_layer(image, channel, held, style | limits))
     return layers
 
 
@@ -96,16 +120,29 @@ def shown_image(layer: Any) -> Any:
     return finest.image if isinstance(finest, Level) else layer
 
 
-def _layer(image: Image, channel: int | None, coarsest: NDArray[Any] | None, style: Mapping[str, object]) -> LayerData:
+def _layer(
+    image: Image, channel: int | None, held: Mapping[int, NDArray[Any]], style: Mapping[str, object]
+) -> LayerData:
+    """A layer; ``held`` are levels in memory, ``(c, y, x)``."""
     levels: list[Any] = [Level(image, index, channel) for index in range(len(image.levels))]
     spatial = levels[0].axes.removesuffix("c") if style["rgb"] else levels[0].axes
-    if coarsest is not None and len(levels) > 1:
-        levels[-1] = _like(levels[-1], coarsest, channel)
+    if held and len(levels) > 1:
+        _hold(image, levels, held, channel)
     place = {"scale": [dict(zip("yx", image.scale, strict=True)).get(axis, 1.0) for axis in spatial]}
     units = {} if image.unit == "pixel" else {"units": [image.unit if axis in "yx" else "pixel" for axis in spatial]}
     about = {"multiscale": len(levels) > 1, "axis_labels": tuple(spatial), "metadata": {"path": image.source}}
     data = levels if len(levels) > 1 else levels[0]
     return data, {**style, **about, **place, **units}, "image"
+
+
+def _hold(image: Image, levels: list[Any], held: Mapping[int, NDArray[Any]], channel: int | None) -> None:
+    """Put what is in memory in the place of these ``levels``, and behind the finer ones."""
+    for index, pixels in held.items():
+        levels[index] = _like(levels[index], pixels, channel)
+    first = min(held)
+    stored = sum(not is_computed(level) for level in image.levels)
+    for index, level in enumerate(levels[:first]):
+        level.behind, level.work = levels[first], 4 ** max(0, index + 1 - stored)
 
 
 def _like(level: Level, pixels: NDArray[Any], channel: int | None) -> NDArray[Any]:
@@ -116,18 +153,32 @@ def _like(level: Level, pixels: NDArray[Any], channel: int | None) -> NDArray[An
     return np.ascontiguousarray(pixels.transpose(order) if len(order) == 3 else pixels[0])
 
 
-def _limits(image: Image, pixels: NDArray[Any], channel: int = 0) -> dict[str, object]:
-    """What is shown black and in full colour: as the file says, else by the coarsest level; 8 bits as they are."""
+def _limits(image: Image, pixels: NDArray[Any] | None, channel: int = 0) -> dict[str, object]:
+    """What is shown black and in full colour: as the file says, else by what is looked at; 8 bits as they are."""
     stated = image.channel_windows[channel]
-    if stated is None and image.dtype != np.uint8:
+    if stated is None and image.dtype == np.uint8:
+        stated = (0.0, 255.0)
+    elif stated is None and pixels is None:
+        stated = _measured(image, channel)
+    elif stated is None and pixels is not None:
         step = max(1, max(pixels.shape[-2:]) // LOOKED_AT_PX)
         thinned = pixels[..., ::step, ::step]
         finite = thinned[np.isfinite(thinned)].astype(np.float64)
         low, high = np.percentile(finite, SHOWN) if finite.size else (0.0, 0.0)
         stated = window(low, high)
-    elif stated is None:
-        stated = (0.0, 255.0)
     return {} if stated is None else {"contrast_limits": stated}
+
+
+def _measured(image: Image, channel: int) -> Window:
+    """By a few chunks at fixed places; all that the type holds where these don't come soon."""
+    channels = range(image.channels) if image.channels > MANY_CHANNELS else [channel]
+    try:
+        found = _in_time(lambda: measured_limits(image, channels, SHOWN), SOON_S) or ()
+    except XTError:
+        found = ()
+    limits = window(min((low for low, _ in found), default=0), max((high for _, high in found), default=0))
+    whole = image.dtype.kind in "iu"
+    return limits or ((float(np.iinfo(image.dtype).min), float(np.iinfo(image.dtype).max)) if whole else (0.0, 1.0))
 
 
 def _probed(image: Image) -> NDArray[Any]:
@@ -138,11 +189,8 @@ def _probed(image: Image) -> NDArray[Any]:
     ImageReadError
         It is damaged, or does not come.
     """
-    last = len(image.levels) - 1
-    box = Box(0, 0, *image.level_shapes[last])
-    computed = last > 0 and type(image.levels[last]).__module__.startswith("dask")
     try:
-        pixels = _in_time(lambda: image.read(box, last), LONG_PATIENCE_S if computed else PATIENCE_S)
+        pixels = _in_time(lambda: coarsest(image), PATIENCE_S)
     except XTError:
         image.close()
         raise
@@ -151,9 +199,9 @@ def _probed(image: Image) -> NDArray[Any]:
     return pixels
 
 
-def _in_time(read: Callable[[], NDArray[Any]], seconds: float) -> NDArray[Any] | None:
+def _in_time(read: Callable[[], T], seconds: float) -> T | None:
     """What ``read`` returns or raises; None where it takes longer."""
-    pixels: list[NDArray[Any]] = []
+    pixels: list[T] = []
     errors: list[XTError] = []
 
     def work() -> None:
@@ -175,7 +223,9 @@ def _source_layers(prediction: Prediction) -> list[LayerData]:
     path = prediction.header.notes.get("image")
     if isinstance(path, str) and os.path.isabs(path) and os.path.exists(path):
         try:
-            image = open_image(path)
+            image = opened(path)
+            if image is None:
+                return [_overview(prediction)]
             if image.shape == prediction.layout.frame.shape_px:
                 return image_layers(image)
             image.close()

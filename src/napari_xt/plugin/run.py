@@ -6,7 +6,7 @@ Joins engine, layers and thread; must not know widgets.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -17,7 +17,6 @@ from napari_xt.engine.focus import Focus
 from napari_xt.engine.plan import Model, Plan, plan
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import ImageNotFoundError, SettingsError, XTError
-from napari_xt.io.image import open_image
 from napari_xt.io.prediction import Prediction
 from napari_xt.model.zoo import describe, find_model
 from napari_xt.plugin.session import RunState, Session
@@ -36,7 +35,7 @@ _sessions: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
 
 def run(
     viewer: Viewer,
-    image: Layer | str | os.PathLike[str] | None = None,
+    image: Layer | str | os.PathLike[str] | Sequence[Layer | str] | None = None,
     model: Any = "canopy",
     *,
     out: str | os.PathLike[str] | None = None,
@@ -51,7 +50,8 @@ def run(
     viewer
         Where the layers appear.
     image
-        An Image layer, its name, or a path, which is opened in the viewer; default: the active layer.
+        An Image layer, its name, or a path, which is opened in the viewer; default: the active layer. Several layers
+        or names are the channels of one image, see `open_image`.
     model
         A bundled model's name, the path of one, one of `list_models`, or a loaded model.
     out
@@ -67,20 +67,20 @@ def run(
     from napari_xt.plugin.view import plain
 
     viewer = plain(viewer)
-    layer = _image_layer(viewer, image)
-    return start(viewer, layer, Job(model, _settings(viewer, layer, options), out))
+    layers = _image_layers(viewer, image)
+    return start(viewer, layers, Job(model, wanted(viewer, layers, options), out))
 
 
-def start(viewer: Viewer, layer: Layer, job: Job) -> RunHandle:
-    """Run ``job`` over an image layer of a viewer; what `run` does once it is clear what is wanted.
+def start(viewer: Viewer, layers: Sequence[Layer], job: Job) -> RunHandle:
+    """Run ``job`` over the layers of one image of a viewer; what `run` does once it is clear what is wanted.
 
     Raises
     ------
     XTError
         As `run` does.
     """
-    planned(layer, job.model, job.settings)
-    return RunHandle(viewer, layer, session_of(viewer), job)
+    planned(layers, job.model, job.settings)
+    return RunHandle(viewer, layers, session_of(viewer), job)
 
 
 def session_of(viewer: Viewer) -> Session:
@@ -88,20 +88,20 @@ def session_of(viewer: Viewer) -> Session:
     return _sessions.setdefault(viewer, Session())
 
 
-def planned(layer: Layer, model: Model | str | os.PathLike[str], settings: RunSettings) -> Plan:
-    """What a run would do: the pre-flight card. Reads no pixels and imports no torch.
+def planned(layers: Sequence[Layer], model: Model | str | os.PathLike[str], settings: RunSettings) -> Plan:
+    """What a run over the layers of one image would do: the pre-flight card. Imports no torch.
 
     Raises
     ------
     XTError
         As `run` would.
     """
-    from napari_xt.plugin.reader import shown_image
+    from napari_xt.plugin.channels import image_of
     from napari_xt.plugin.synthetic import refuse_real
 
     known = describe(find_model(model)) if isinstance(model, (str, os.PathLike)) else model
-    refuse_real(known, layer)
-    return plan(shown_image(layer), known, replace(settings, keep=settings.keep or KEEP))
+    refuse_real(known, layers[0])
+    return plan(image_of(layers), known, replace(settings, keep=settings.keep or KEEP))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +123,30 @@ class RunHandle:
     Attributes
     ----------
     image
-        The layer that is run.
+        The layer that is run, the first where several are one image.
+    layers_run
+        All of these.
     job
         What is run over it.
     state
         How far it is.
     """
 
-    def __init__(self, viewer: Viewer, layer: Layer, session: Session, job: Job) -> None:
+    def __init__(self, viewer: Viewer, layers: Sequence[Layer], session: Session, job: Job) -> None:
         from napari_xt.plugin._thread import Pull
         from napari_xt.plugin.live import LiveLayers
         from napari_xt.plugin.view import Follower
 
-        self.image, self.job = layer, job
+        self.layers_run, self.job = tuple(layers), job
+        self.image = layer = self.layers_run[0]
         self._session = session
-        self.state: RunState = session.start(layer.name if job.settings.context else f"{layer.name} without context")
+        name = ", ".join(one.name for one in layers)
+        self.state: RunState = session.start(name if job.settings.context else f"{name} without context")
         self._live: LiveLayers = LiveLayers(viewer, layer)
-        live, focus = self._live, Focus()
+        live, focus, run_over = self._live, Focus(), self.layers_run
         self._follower: Follower = Follower(viewer, layer, focus)
         try:
-            self._pull: Pull = Pull(lambda: _events(live, job, focus), self._take, self._end, viewer)
+            self._pull: Pull = Pull(lambda: _events(live, run_over, job, focus), self._take, self._end, viewer)
             self.state.stopper = self._pull.stop
         except XTError as error:
             self._follower.end()
@@ -215,13 +219,13 @@ class RunHandle:
             _notify(error)
 
 
-def _events(live: LiveLayers, job: Job, focus: Focus) -> Iterator[Event]:
+def _events(live: LiveLayers, layers: Sequence[Layer], job: Job, focus: Focus) -> Iterator[Event]:
     """The run itself, in its own thread: loading the model imports torch, and the layers' pixels are read here."""
     from napari_xt.engine.run import stream
-    from napari_xt.plugin.reader import shown_image
+    from napari_xt.plugin.channels import image_of
 
     try:
-        for event in stream(shown_image(live.image), job.model, job.settings, out=job.out, focus=focus):
+        for event in stream(image_of(layers), job.model, job.settings, out=job.out, focus=focus):
             live.read(event)
             yield event
     finally:
@@ -245,15 +249,30 @@ def _notify(error: Exception) -> None:
         notification_manager.dispatch(ErrorNotification(error))
 
 
-def _settings(viewer: Viewer, layer: Layer, options: dict[str, object]) -> RunSettings:
-    """The options, with what a viewer wants and the plane that the sliders show where nothing is said of these."""
-    from napari_xt.plugin.reader import shown_image
-    from napari_xt.plugin.view import plane_in_view
+def wanted(viewer: Viewer, layers: Sequence[Layer], options: dict[str, object]) -> RunSettings:
+    """The options, with what a viewer wants and the plane that the sliders show where nothing is said of these.
+
+    Raises
+    ------
+    XTError
+        An option or the layer can't be used.
+    """
+    from napari_xt.plugin.channels import axes_of
+    from napari_xt.plugin.view import plain, plane_in_view
 
     settings = RunSettings.of(**{"preview": True, "keep": KEEP} | options)
-    if settings.plane is None and (plane := plane_in_view(viewer, layer, open_image(shown_image(layer)).axes)):
+    if settings.plane is None and (plane := plane_in_view(plain(viewer), layers[0], axes_of(layers[0]))):
         return RunSettings.merged(settings, {"plane": plane})
     return settings
+
+
+def _image_layers(
+    viewer: Viewer, image: Layer | str | os.PathLike[str] | Sequence[Layer | str] | None
+) -> tuple[Layer, ...]:
+    """The layers that ``image`` stands for."""
+    if isinstance(image, (list, tuple)) and image:
+        return tuple(_image_layer(viewer, one) for one in image)
+    return (_image_layer(viewer, image),)
 
 
 def _image_layer(viewer: Viewer, image: Layer | str | os.PathLike[str] | None) -> Layer:
@@ -293,11 +312,14 @@ def _opened(viewer: Viewer, path: str) -> Layer:
     """The first layer of the image at ``path``, opened unless it is there already."""
     from napari.layers import Layer as AnyLayer
 
-    from napari_xt.plugin.reader import read_layers
+    from napari_xt.plugin.reader import NO_LAYERS, read_layers
 
     absolute = path if "://" in path else str(Path(path).expanduser().absolute())
     for layer in viewer.layers:
         if layer.metadata.get("path") == absolute:
             return layer
-    layers = [viewer.add_layer(AnyLayer.create(*data)) for data in read_layers(path)]
+    found = read_layers(path)
+    if found is NO_LAYERS:
+        raise SettingsError(path, "its decoding was stopped", "run again to go on with it")
+    layers = [viewer.add_layer(AnyLayer.create(*data)) for data in found]
     return layers[0]

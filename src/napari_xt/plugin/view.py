@@ -77,13 +77,12 @@ class Follower:
 
 
 def plane_in_view(viewer: Viewer, layer: Layer, axes: str) -> dict[str, int]:
-    """The index that the sliders show along each of ``axes`` that is not y, x or channel; empty for a flat layer."""
-    spatial = axes.removesuffix("c") if getattr(layer, "rgb", False) else axes
-    if len(spatial) != layer.ndim:
+    """The index that the sliders show along each of a layer's ``axes`` but y, x and channel; empty for a flat layer."""
+    if len(axes) != layer.ndim:
         return {}
     point = np.rint(layer.world_to_data(viewer.dims.point[-layer.ndim :])).astype(int)
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
-    return {axis: int(np.clip(point[i], 0, shape[i] - 1)) for i, axis in enumerate(spatial) if axis not in "cyx"}
+    return {axis: int(np.clip(point[i], 0, shape[i] - 1)) for i, axis in enumerate(axes) if axis not in "cyx"}
 
 
 def _to_data(viewer: Viewer, layer: Layer, corner: tuple[Any, ...]) -> np.ndarray[Any, np.dtype[Any]]:

@@ -42,6 +42,19 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     return [str(export(stores.pop(), path, what=[_SHOWN[str(tag["role"])] for tag in tags]))]
 
 
+def shown_store(viewer: Any, image: Any = None) -> str | None:
+    """The prediction that layers of a viewer show: the active layer's, else that over ``image``, else the only one."""
+    tagged = [layer for layer in viewer.layers if layer.metadata.get(TAG, {}).get("store")]
+    active = viewer.layers.selection.active
+    over = [layer for layer in tagged if image is not None and layer.metadata[TAG].get("image") == str(image.unique_id)]
+    stores = {str(layer.metadata[TAG]["store"]) for layer in tagged}
+    if active in tagged:
+        return str(active.metadata[TAG]["store"])
+    if over:
+        return str(over[0].metadata[TAG]["store"])
+    return stores.pop() if len(stores) == 1 else None
+
+
 def _tag(meta: Mapping[str, Any], kind: str) -> Mapping[str, object] | None:
     """What a layer says of its run, None of an image that is of none."""
     tag = meta.get("metadata", {}).get(TAG)

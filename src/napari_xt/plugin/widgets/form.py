@@ -5,6 +5,7 @@ Knows settings and models by name; must not know viewers, runs or layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from html import escape
 from typing import Any
@@ -17,6 +18,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
+    QLabel,
     QLineEdit,
     QPushButton,
     QRadioButton,
@@ -28,6 +30,7 @@ from qtpy.QtWidgets import (
 
 from napari_xt.engine.settings import OUTPUTS, RunSettings
 from napari_xt.model.zoo import ModelInfo, list_models
+from napari_xt.plugin.widgets.channels import ChannelRows
 
 HELP = {f.name: str(f.metadata["help"]) for f in fields(RunSettings)}
 SWITCH = (
@@ -35,6 +38,8 @@ SWITCH = (
     "a run that is going on is stopped first, and goes on from there when it is switched back."
 )
 DEVICES = ("auto", "cpu", "cuda", "mps")
+LIMITS = "limits"
+INTENSITIES = {"the model's": None, "as stored": "range", "percentiles": "percentile", "the layers' contrast": LIMITS}
 OUT = (
     "Where the prediction goes: a folder NAME.xt.zarr; default: beside the image. What the Context switch runs goes "
     "beside it."
@@ -118,6 +123,7 @@ class More(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.threshold, self.window_, self.device = QDoubleSpinBox(), QSpinBox(), QComboBox()
+        self.intensity = QComboBox()
         self.out = QLineEdit()
         self._limit()
         self._fold = QToolButton()
@@ -134,6 +140,7 @@ class More(QWidget):
         self.threshold.valueChanged.connect(self.changed)
         self.window_.valueChanged.connect(self.changed)
         self.device.currentIndexChanged.connect(self.changed)
+        self.intensity.currentIndexChanged.connect(self.changed)
 
     def options(self) -> dict[str, object]:
         """Fields of `RunSettings` that are not left to the model."""
@@ -142,7 +149,14 @@ class More(QWidget):
             chosen["threshold"] = self.threshold.value()
         if self.window_.value() > self.window_.minimum():
             chosen["window"] = self.window_.value()
+        if self.intensity.currentData() not in (None, LIMITS):
+            chosen["intensity"] = self.intensity.currentData()
         return chosen
+
+    @property
+    def by_layers(self) -> bool:
+        """Whether what the layers show black and in full colour is what becomes 0 and 1."""
+        return bool(self.intensity.currentData() == LIMITS)
 
     def _limit(self) -> None:
         self.threshold.setRange(-0.05, 1.0)
@@ -152,8 +166,16 @@ class More(QWidget):
         self.window_.setRange(0, 64)
         self.window_.setSpecialValueText("the model's")
         self.device.addItems(DEVICES)
+        for text, value in INTENSITIES.items():
+            self.intensity.addItem(text, value)
         self.out.setPlaceholderText("beside the image")
-        for name, view in (("threshold", self.threshold), ("window", self.window_), ("device", self.device)):
+        views = {
+            "threshold": self.threshold,
+            "window": self.window_,
+            "device": self.device,
+            "intensity": self.intensity,
+        }
+        for name, view in views.items():
             view.setToolTip(HELP[name])
         self.out.setToolTip(OUT)
 
@@ -167,7 +189,8 @@ class More(QWidget):
         row.addWidget(browse)
         form = QFormLayout(self._inside)
         form.setContentsMargins(0, 0, 0, 0)
-        for name, view in (("Threshold", self.threshold), ("Window", self.window_), ("Device", self.device)):
+        rows = {"Threshold": self.threshold, "Window": self.window_, "Intensity": self.intensity, "Device": self.device}
+        for name, view in rows.items():
             form.addRow(name, view)
         form.addRow("Output", place)
         column = QVBoxLayout(self)
@@ -192,6 +215,9 @@ class Form(QWidget):
     def __init__(self, image: QWidget, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.model, self.outputs, self.more = ModelCombo(), OutputBoxes(), More()
+        self.channels, self.pixel_size = ChannelRows(), QLineEdit()
+        self._channels_label = QLabel("Channels")
+        self.pixel_size.setToolTip("Size of a level-0 pixel, as 0.5 um or 10 cm, where the image lacks it or is wrong.")
         self.whole, self.in_view = QRadioButton("whole image"), QRadioButton("current view")
         self.whole.setChecked(True)
         self.context = QCheckBox("regions see each other")
@@ -203,6 +229,8 @@ class Form(QWidget):
         self.whole.toggled.connect(self.changed)
         self.context.toggled.connect(self.changed)
         self.more.changed.connect(self.changed)
+        self.channels.changed.connect(self.changed)
+        self.pixel_size.textChanged.connect(self.changed)
         self._offer()
 
     @property
@@ -213,7 +241,21 @@ class Form(QWidget):
     def options(self) -> dict[str, Any]:
         """The fields of `RunSettings` that were chosen, apart from the part of the image."""
         context = {} if self.context.isChecked() or not self.context.isEnabled() else {"context": False}
-        return {"outputs": self.outputs.chosen, **context, **self.more.options()}
+        channels = {"channels": self.channels.chosen} if self.channels.chosen else {}
+        size = {"pixel_size": text} if (text := self.pixel_size.text().strip()) else {}
+        return {"outputs": self.outputs.chosen, **context, **channels, **size, **self.more.options()}
+
+    def offer_channels(self, names: Sequence[str], chosen: Sequence[int] | None) -> None:
+        """Show a row for each channel of the model with the channels of the image; no rows for no names."""
+        info = self.model.info
+        self.channels.offer(info.config.channel_names if info else (), names, chosen)
+        for view in (self.channels, self._channels_label):
+            view.setVisible(bool(self.channels.rows))
+
+    def ask_size(self, stated: str, given: str) -> None:
+        """Show what the image says of its pixels' size, and what the user said before."""
+        self.pixel_size.setPlaceholderText(stated)
+        self.pixel_size.setText(given)
 
     def show_context(self, context: bool) -> None:
         """Set the switch to what is shown, without switching."""
@@ -237,7 +279,11 @@ class Form(QWidget):
         row.addStretch()
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
-        rows = {"Image": image, "Model": self.model, "Outputs": self.outputs, "Area": area, "Context": self.context}
+        form.addRow("Image", image)
+        form.addRow("Pixel size", self.pixel_size)
+        form.addRow("Model", self.model)
+        form.addRow(self._channels_label, self.channels)
+        rows = {"Outputs": self.outputs, "Area": area, "Context": self.context}
         for name, view in rows.items():
             form.addRow(name, view)
         form.addRow(self.more)

@@ -1,4 +1,4 @@
-"""A list of the viewer's image layers that follows the viewer. Knows layers; must not know what is done with them."""
+"""A list of the viewer's images that follows the viewer. Knows layers; must not know what is done with them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from napari.viewer import Viewer
 from qtpy.compat import isalive
 from qtpy.QtWidgets import QComboBox, QWidget
 
+from napari_xt.plugin.channels import Offer, offers, preferred
 from napari_xt.plugin.live import is_image
 
 
@@ -18,11 +19,12 @@ def alive(widget: QWidget) -> bool:
 
 
 class ImageCombo(QComboBox):
-    """Chooses one of the image layers of a viewer; the active one at first."""
+    """Chooses one of the images of a viewer, a layer or several that are its channels; the active one at first."""
 
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
+        self._wanted: int | None = None
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(12)
         layers = viewer.layers.events
@@ -33,41 +35,70 @@ class ImageCombo(QComboBox):
         self._prefer()
 
     @property
-    def layer(self) -> Layer | None:
-        """The layer that is chosen."""
-        found: Layer | None = self.currentData()
+    def offer(self) -> Offer | None:
+        """The image that is chosen."""
+        found: Offer | None = self.currentData()
         return found
 
+    @property
+    def layer(self) -> Layer | None:
+        """Its layer, the first where it is several."""
+        return None if self.offer is None else self.offer.first
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All of them."""
+        return () if self.offer is None else self.offer.layers
+
+    def want(self, channels: int | None) -> None:
+        """Offer what has so many channels: several layers as one image where one alone has too few."""
+        if channels != self._wanted:
+            self._wanted = channels
+            self._follow()
+            if self.layer is not None:
+                self._choose(self.layer)
+
+    def _offers(self) -> list[Offer]:
+        return [self.itemData(i) for i in range(self.count())]
+
     def _follow(self, _event: Any = None) -> None:
-        """Show the image layers as they are now and keep the choice."""
+        """Show the images as they are now and keep the choice."""
         if not alive(self):
             return
-        chosen, images = self.layer, [layer for layer in self._viewer.layers if is_image(layer)]
-        before = [self.itemData(i) for i in range(self.count())]
-        if images != before:
+        images = [layer for layer in self._viewer.layers if is_image(layer)]
+        chosen, now = self.offer, offers(images, self._wanted)
+        if now != self._offers():
             self.blockSignals(True)
             self.clear()
-            for layer in images:
-                self.addItem(layer.name, layer)
-            self.setCurrentIndex(images.index(chosen) if chosen in images else len(images) - 1)
+            for offer in now:
+                self.addItem(offer.label, offer)
+            self.setCurrentIndex(self._place(chosen, now, images))
             self.blockSignals(False)
-            self._watch_names(images)
-        if self.layer is not chosen:
+            for layer in images:
+                layer.events.name.connect(self._rename)
+        if self.offer != chosen:
             self.currentIndexChanged.emit(self.currentIndex())
 
-    def _watch_names(self, images: list[Layer]) -> None:
-        for layer in images:
-            layer.events.name.connect(self._rename)
+    def _place(self, chosen: Offer | None, now: list[Offer], images: list[Layer]) -> int:
+        """Where the choice is in a new list, or what comes nearest to it."""
+        if chosen in now:
+            return now.index(chosen)
+        left = [layer for layer in (chosen.layers if chosen else ()) if layer in images] or images[-1:]
+        near = preferred(now, left[0], self._wanted) if left else None
+        return -1 if near is None else now.index(near)
 
     def _rename(self, _event: Any = None) -> None:
         if alive(self):
-            for i in range(self.count()):
-                self.setItemText(i, self.itemData(i).name)
+            for i, offer in enumerate(self._offers()):
+                self.setItemText(i, offer.label)
 
     def _prefer(self, _event: Any = None) -> None:
-        """Choose the layer that the user has just selected."""
+        """Choose the image of the layer that the user has just selected."""
         active = self._viewer.layers.selection.active
         if alive(self) and active is not None and is_image(active):
-            images = [self.itemData(i) for i in range(self.count())]
-            if active in images:
-                self.setCurrentIndex(images.index(active))
+            self._choose(active)
+
+    def _choose(self, layer: Layer) -> None:
+        known = self._offers()
+        if (found := preferred(known, layer, self._wanted)) is not None:
+            self.setCurrentIndex(known.index(found))

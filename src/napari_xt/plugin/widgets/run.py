@@ -6,8 +6,10 @@ Shows what the session says and calls `run`; must not know engine, stores or thr
 from __future__ import annotations
 
 from html import escape
+from weakref import WeakKeyDictionary
 
 import napari.viewer
+from napari.layers import Layer
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
@@ -22,13 +24,15 @@ from qtpy.QtWidgets import (
 
 from napari_xt.engine.card import card
 from napari_xt.engine.plan import Plan
-from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import SettingsError, XTError
+from napari_xt.plugin.channels import contrast_limits, first_choice, open_layers, remember
 from napari_xt.plugin.contexts import Contexts
-from napari_xt.plugin.run import RunHandle, planned, run, session_of
+from napari_xt.plugin.level import is_colour
+from napari_xt.plugin.run import RunHandle, planned, run, session_of, wanted
 from napari_xt.plugin.session import RunState
 from napari_xt.plugin.synthetic import is_synthetic
 from napari_xt.plugin.view import plain, visible_box
+from napari_xt.plugin.widgets.export import ExportButton
 from napari_xt.plugin.widgets.form import Form
 from napari_xt.plugin.widgets.image_combo import ImageCombo, alive
 
@@ -62,6 +66,8 @@ class RunWidget(QWidget):
         self.form = Form(self.image)
         self.card, self.status = QLabel(), QLabel()
         self.run_button, self.stop_button = QPushButton("Run"), QPushButton("Stop")
+        self.export_button = ExportButton(viewer)
+        self._sizes: WeakKeyDictionary[Layer, str] = WeakKeyDictionary()  # of pixels, as the user gave them
         self.progress = QProgressBar()
         self._arrange()
         self._connect()
@@ -80,6 +86,7 @@ class RunWidget(QWidget):
         buttons = QHBoxLayout()
         buttons.addWidget(self.run_button)
         buttons.addWidget(self.stop_button)
+        buttons.addWidget(self.export_button)
         whole = QVBoxLayout(self)
         whole.addWidget(scroll, 1)
         whole.addLayout(buttons)
@@ -101,16 +108,20 @@ class RunWidget(QWidget):
         self._card_timer.timeout.connect(self._show_card)
         self.form.changed.connect(self._card_timer.start)
         self.form.context.toggled.connect(self._switch)
+        self.form.model.currentIndexChanged.connect(self._follow_model)
+        self.form.channels.picked.connect(self._remember)
+        self.form.pixel_size.textEdited.connect(self._size_given)
         self.image.currentIndexChanged.connect(self._follow_image)
+        self._viewer.dims.events.current_step.connect(self._slid)
         self._viewer.scene.camera.events.connect(self._moved)
         self._session.changed.connect(self._show)
         self._session.started.connect(self._started)
 
     def _run(self) -> None:
-        layer, context = self.image.layer, self.form.context.isChecked()
+        layers, context = list(self.image.layers) or None, self.form.context.isChecked()
         try:
-            out = self._contexts.place(layer, self.form.out, context)
-            self.handle = run(self._viewer, layer, self.form.model.info or "", out=out, **self._options())
+            out = self._contexts.place(self.image.layer, self.form.out, context)
+            self.handle = run(self._viewer, layers, self.form.model.info or "", out=out, **self._options())
         except XTError as error:
             self._tell(error)
 
@@ -159,8 +170,35 @@ class RunWidget(QWidget):
         """Offer what suits the chosen image, and set the switch to what is shown over it."""
         layer = self.image.layer
         self.form.model.offer(synthetic=layer is not None and is_synthetic(layer))
+        self.export_button.offer(layer)
+        self._follow_model()
         self._follow_context()
         self._card_timer.start()
+
+    def _follow_model(self) -> None:
+        """Offer the image's channels to the model, several layers where one is not enough, and ask for its scale."""
+        info = self.form.model.info
+        self.image.want(info.config.in_channels if info else None)
+        image = open_layers(self.image.layers) if self.image.layers else None
+        names, chosen = image.channel_names if image else (), None
+        if image is not None and info is not None:
+            chosen = first_choice(info.name, info.config.channel_names, image)
+            simple = is_colour(image) or image.channels == 1
+            names = () if simple and chosen == tuple(range(info.config.in_channels)) else names
+        self.form.offer_channels(names, chosen)
+        stated = f"{image.scale[0]:g} x {image.scale[1]:g} {image.unit}" if image and image.scale_um else "not known"
+        layer = self.image.layer
+        self.form.ask_size(stated, "" if layer is None else self._sizes.get(layer, ""))
+        for one in self.image.layers:
+            one.events.contrast_limits.connect(self._contrast_changed)
+
+    def _remember(self) -> None:
+        if self.form.model.info is not None and self.form.channels.chosen:
+            remember(self.form.model.info.name, self.form.channels.names)
+
+    def _size_given(self, text: str) -> None:
+        if self.image.layer is not None:
+            self._sizes[self.image.layer] = text
 
     def _follow_context(self) -> None:
         layer = self.image.layer
@@ -188,10 +226,21 @@ class RunWidget(QWidget):
             options["roi"] = visible_box(self._viewer, layer)
             if options["roi"] is None:
                 raise SettingsError("current view", f"shows nothing of {layer.name}", "move it over the image")
+        if self.form.more.by_layers and layer is not None and self.form.model.info is not None:
+            channels = options.get("channels") or range(self.form.model.info.config.in_channels)
+            options["intensity"] = contrast_limits(self.image.layers, channels)
         return options
 
     def _moved(self) -> None:
         if alive(self) and self.form.in_view.isChecked():
+            self._card_timer.start()
+
+    def _slid(self) -> None:
+        if alive(self):
+            self._card_timer.start()
+
+    def _contrast_changed(self) -> None:
+        if alive(self) and self.form.more.by_layers:
             self._card_timer.start()
 
     def _show_card(self) -> None:
@@ -200,7 +249,8 @@ class RunWidget(QWidget):
             self.card.setText("Open an image to see what a run over it would do.")
             return
         try:
-            text = _table(planned(layer, self.form.model.info or "", RunSettings.of(**self._options())))
+            settings = wanted(self._viewer, self.image.layers, self._options())
+            text = _table(planned(self.image.layers, self.form.model.info or "", settings))
             text += SYNTHETIC if is_synthetic(layer) else ""
         except XTError as error:
             text = escape(str(error))

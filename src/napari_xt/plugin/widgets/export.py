@@ -1,0 +1,170 @@
+"""The button *Export*: a prediction as a file that other tools read, written in a thread, with progress and a stop.
+
+Calls `export`; must not know formats, runs or models.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Layer
+from napari.qt.threading import create_worker
+from napari.utils.notifications import ErrorNotification, notification_manager, show_error, show_info
+from napari.viewer import Viewer
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]  # under another name in PyQt
+from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
+
+from napari_xt.errors import XTError
+from napari_xt.io.export import export, formats
+from napari_xt.plugin.widgets.image_combo import alive
+from napari_xt.plugin.writer import shown_store
+
+TIP = "Write what the run has found to a file for QGIS, QuPath, pandas, ...: the file's name says the format."
+STOP = "Click to stop; nothing is left of the file."
+
+_going_on: set[Export] = set()  # Qt does not keep what its signals are connected to
+
+
+class ExportButton(QPushButton):
+    """Exports the prediction whose layers are over the chosen image; while that goes on, a click stops it.
+
+    Attributes
+    ----------
+    job
+        The last export.
+    """
+
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__("Export", parent)
+        self.job: Export | None = None
+        self._viewer = viewer
+        self._image: Layer | None = None
+        self.setToolTip(TIP)
+        self.clicked.connect(self._click)
+        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
+            event.connect(self.follow)
+        viewer.layers.selection.events.active.connect(self.follow)
+        self.follow()
+
+    def offer(self, image: Layer | None) -> None:
+        """Say over which image the layers are meant."""
+        self._image = image
+        self.follow()
+
+    def follow(self, _event: Any = None) -> None:
+        """Enable where there is something to export."""
+        if alive(self):
+            self.setEnabled(self._busy or shown_store(self._viewer, self._image) is not None)
+
+    def start(self, path: str, kind: str) -> None:
+        """Export what is shown to ``path``, in the format ``kind``."""
+        store = shown_store(self._viewer, self._image)
+        if store is None or self._busy:
+            return
+        self.job = Export(self._viewer, store, path, kind)
+        self.job.told.connect(self._show)
+        self.job.over.connect(self._end)
+        self.setToolTip(STOP)
+        self._show(0)
+        self.job.begin()
+
+    @property
+    def _busy(self) -> bool:
+        return self.job is not None and not self.job.done
+
+    def _click(self) -> None:
+        if self.job is not None and self._busy:
+            self.job.stop()
+            return
+        named = {f"{name} ({' '.join(f'*{end}' for end in ends)})": name for name, ends in formats().items()}
+        path, chosen = QFileDialog.getSaveFileName(self, "Export", "", ";;".join(named))
+        if path:
+            self.start(*_with_suffix(path, named.get(chosen, "")))
+
+    def _show(self, percent: int) -> None:
+        if alive(self):
+            self.setText(f"Stop export ({percent} %)")
+
+    def _end(self) -> None:
+        if alive(self):
+            self.setText("Export")
+            self.setToolTip(TIP)
+            self.follow()
+
+
+class Export(QObject):
+    """One export in a thread of its own.
+
+    Attributes
+    ----------
+    told
+        Emitted with the percentage that is written, when it has grown.
+    over
+        Emitted last.
+    done
+        Whether it is over.
+    """
+
+    told = Signal(int)
+    over = Signal()
+
+    def __init__(self, viewer: Viewer, store: str, path: str, kind: str) -> None:
+        super().__init__()
+        self.done = False
+        self._store, self._path, self._kind = store, path, kind
+        self._stopping, self._percent = threading.Event(), 0
+        self._worker = create_worker(self._work, _start_thread=False)
+        self._worker.returned.connect(self._end)
+        viewer.window._qt_window.destroyed.connect(self.stop)  # noqa: SLF001 - as a run is
+
+    def begin(self) -> None:
+        """Start the thread."""
+        _going_on.add(self)
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Ask it to end; what was at the path before stays."""
+        self._stopping.set()
+
+    def _work(self) -> tuple[Path | Exception]:
+        """What was written or went wrong; as a tuple, since a worker raises an error that it is given."""
+        try:
+            return (export(self._store, self._path, format=self._kind or None, progress=self._tell),)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
+            return (error,)
+
+    def _tell(self, done: int, total: int) -> None:
+        if self._stopping.is_set():
+            raise _StoppedError
+        percent = 100 * done // max(1, total)
+        if percent > self._percent:
+            self._percent = percent
+            self.told.emit(percent)
+
+    def _end(self, results: tuple[Path | Exception]) -> None:
+        (result,) = results
+        self.done = True
+        _going_on.discard(self)
+        if isinstance(result, XTError):
+            show_error(str(result))
+        elif isinstance(result, Exception) and not isinstance(result, _StoppedError):
+            notification_manager.dispatch(ErrorNotification(result))
+        elif isinstance(result, Path):
+            show_info(f"exported to {result}")
+        self.over.emit()
+
+
+class _StoppedError(Exception):
+    """The user wants no more of it."""
+
+
+def _with_suffix(path: str, kind: str) -> tuple[str, str]:
+    """A path that ends as the format wants it, and the format; a known end tells its own."""
+    every = formats()
+    if kind and path.lower().endswith(every[kind]):
+        return path, kind
+    if path.lower().endswith(tuple(end for ends in every.values() for end in ends)):
+        return path, ""
+    return (f"{path}{every[kind][0]}", kind) if kind else (path, "")
