@@ -168,9 +168,7 @@ def assert_one_line(said: str) -> None:
     assert said[:-1].isprintable()
 
 
-@pytest.mark.parametrize(
-    "name", ["text as tif", "tif cut short", "out is a folder", "model cut short", "device unknown"]
-)
+@pytest.mark.parametrize("name", ["tif cut short", "model cut short"])
 def test_wrong_input_in_a_process_of_its_own(name: str, folder: Path, tmp_path: Path) -> None:
     line, named = BAD[name]
     before = case.contents(folder)
