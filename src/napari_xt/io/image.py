@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from napari_xt.errors import ImageReadError, SettingsError
@@ -274,7 +275,9 @@ class Image:
         except Exception as error:  # codecs and file systems raise almost anything
             raise self._damage(box, level, error) from error
         ordered = np.moveaxis(pixels, _order(self.axes), range(pixels.ndim))
-        return np.array(ordered if "c" in self.axes else ordered[None], dtype=self.dtype, order="C")
+        whole = ordered if "c" in self.axes else ordered[None]
+        copy = None if isinstance(self._levels[level], zarr.Array) else True  # what Zarr returns is nobody else's
+        return np.array(whole, dtype=self.dtype, order="C", copy=copy)
 
     def with_plane(self, plane: Mapping[str, int] | None) -> Image:
         """Return the same open image at another plane; axes that are not named are 0.
