@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from napari_xt.errors import MissingDependencyError
-from napari_xt.io.exports.things import mask_areas
 from napari_xt.io.exports.wanted import SYMBOLS, Wanted, provenance
+from napari_xt.io.objects import objects
 from napari_xt.io.prediction import EDGES, Prediction
 
 ROWS = 100_000  # that are written together
@@ -60,27 +60,16 @@ def table(prediction: Prediction, wanted: Wanted) -> pd.DataFrame:
     """The table that is wanted, with edges and area in physical units where the size of a pixel is known.
 
     ``boxes`` has the columns of ``prediction.boxes``, ``regions`` those of ``prediction.scores``; ``mask`` has a row
-    for each connected area, with ``class, y0, x0, y1, x1, area_px, holes``. Behind them stand
+    for each connected area, as `objects` measures it. Behind them stand
     ``y0_um, x0_um, y1_um, x1_um, area_um2`` (or ``nm``, ``mm``, ``cm``, ``m``, or the unit's name).
     """
     if wanted.what == ("mask",):
-        rows = _areas(prediction, wanted)
+        rows = objects(prediction, progress=wanted.progress)
         size = rows["area_px"]
     else:
         rows = prediction.boxes if wanted.what == ("boxes",) else prediction.scores
         size = (rows["y1"] - rows["y0"]) * (rows["x1"] - rows["x0"])
     return rows.assign(**_physical(prediction, rows, size))
-
-
-def _areas(prediction: Prediction, wanted: Wanted) -> pd.DataFrame:
-    """The connected areas of the mask, by class and place."""
-    names, (fy, fx) = prediction.layout.mask or (), prediction.layout.frame.px_per_run
-    found = []
-    for area in mask_areas(prediction, wanted):
-        (x0, y0), (x1, y1) = area.exterior.min(axis=0).tolist(), area.exterior.max(axis=0).tolist()
-        found.append((area.value, y0 * fy, x0 * fx, y1 * fy, x1 * fx, area.px * fy * fx, len(area.holes)))
-    rows = pd.DataFrame(found, columns=["class", *EDGES, "area_px", "holes"]).sort_values(["class", *EDGES])
-    return rows.assign(**{"class": [names[value] for value in rows["class"]]}).reset_index(drop=True)
 
 
 def _physical(prediction: Prediction, rows: pd.DataFrame, size: pd.Series[float]) -> dict[str, pd.Series[float]]:
