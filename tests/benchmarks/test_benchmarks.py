@@ -18,6 +18,7 @@ MISSING = 3  # exit code where what a benchmark compares with is not installed; 
 SCRIPTS: dict[str, tuple[set[str], list[str]]] = {
     "selective_scan": ({"selective_scan.forward.L64.E512.threads1", "selective_scan.difference.L64.E512.threads1"}, []),
     "boxes": ({"boxes.end_to_end.N5000.time", "boxes.end_to_end.N5000.memory", "boxes.pile.N5000.time"}, []),
+    "boxes_view": ({"boxes_view.picture", "boxes_view.far.p50", "boxes_view.near.p95", "boxes_view.longest"}, []),
     "export": ({"export.boxes.csv.time", "export.all.geojson.time", "export.all.coco.json.memory"}, []),
     "reading": ({f"reading.{kind}.chunk" for kind in ("ome_zarr", "jpeg_tiff", "svs")}, []),
     "seams": ({"seams.recall.scene", "seams.recall_same.scene", "seams.change.mask"}, []),

@@ -1,6 +1,6 @@
-"""Boxes as napari shows them: rectangles of a Shapes layer, or squares of a Points layer where they are many.
+"""Boxes as napari shows them: rectangles of a Shapes layer, as many as it can take.
 
-Knows tables of boxes and two kinds of layers; must not know predictions, viewers or Qt.
+Knows tables of boxes and one kind of layer; must not know predictions, viewers or Qt.
 """
 
 from __future__ import annotations
@@ -12,27 +12,42 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_xt.plugin.box_table import BoxTable, ColorBy
+from napari_xt.plugin.density import score_colors
+
 LayerData = tuple[Any, dict[str, Any], str]
+Colors = NDArray[np.float64]  # (n, 4), red to alpha, 0..1
 
-AT_ONCE = 200  # rectangles that are added while a user may be moving the picture: 40 ms
-SHAPES_UP_TO = 2000  # more boxes than these are points: Shapes are slow
+AT_ONCE = 60  # rectangles that are added while a user may be moving the picture: 20 to 30 ms
+SHAPES_UP_TO = 2000  # of more boxes those in view are drawn alone: Shapes are slow
 COLOR, LINE = "#00e5ff", 3
-COLORED_BY = {"shapes": "edge_color", "points": "border_color"}  # by kind of layer
-COLUMNS = ["id", "class", "score"]
 
 
-def boxes_layer(boxes: pd.DataFrame) -> LayerData:
-    """The layer of ``boxes`` (columns of ``prediction.boxes``), in level-0 pixels as napari counts them."""
-    common = {"features": _features(boxes), "opacity": 1.0, "ndim": 2}
-    if kind_for(boxes) == "shapes":
-        return rectangles(boxes), {**outlines(COLOR), **common}, "shapes"
-    style = {"symbol": "square", "border_width": 0.1, "border_color": COLOR, "face_color": "transparent"}
-    return centres(boxes), {**style, **common, "size": sides(boxes)}, "points"
+def boxes_layer(table: BoxTable) -> LayerData:
+    """The layer of the boxes that the run's threshold keeps, in level-0 pixels as napari counts them.
+
+    It is empty where they are more than `SHAPES_UP_TO`: what is in view is drawn once it is in a viewer.
+    """
+    rows = np.flatnonzero(table.kept())
+    rows = rows if len(rows) <= SHAPES_UP_TO else rows[:0]
+    color = box_colors(table, rows, color_by(table)) if len(rows) else None
+    style = outlines(COLOR) | ({} if color is None else {"edge_color": color})
+    return table.rectangles(rows), {**style, "features": table.features(rows), "opacity": 1.0, "ndim": 2}, "shapes"
 
 
-def kind_for(boxes: pd.DataFrame) -> str:
-    """The kind of layer that ``boxes`` are shown in."""
-    return "shapes" if len(boxes) <= SHAPES_UP_TO else "points"
+def color_by(table: BoxTable) -> ColorBy:
+    """What the colour of boxes tells unless something else is wanted: the class, where there are several."""
+    return "class" if len(table.names) > 1 else "one"
+
+
+def box_colors(table: BoxTable, rows: NDArray[np.int64], by: ColorBy) -> Colors | None:
+    """The colours of some boxes; None where it is the layer's own."""
+    if by == "one":
+        return None
+    if by == "class":
+        colors: Colors = table.colors[table.codes[rows]]
+        return colors
+    return np.concatenate([score_colors(table.scores[rows]), np.ones((len(rows), 1))], axis=1)
 
 
 def outlines(color: str) -> dict[str, Any]:
@@ -40,29 +55,29 @@ def outlines(color: str) -> dict[str, Any]:
     return {"shape_type": "rectangle", "edge_width": LINE, "edge_color": color, "face_color": "transparent"}
 
 
-def in_color_of(old: Any, data: LayerData) -> LayerData:
-    """What `boxes_layer` described, in the colour of a layer of boxes of either kind."""
-    boxes, style, kind = data
-    if type(old).__name__ == "Points":
-        color = next(iter(old.border_color), old.current_border_color)
-    else:
-        color = line_style(old)["edge_color"]
-    return boxes, {**style, COLORED_BY[kind]: color}, kind
+def set_boxes(layer: Any, table: BoxTable, rows: NDArray[np.int64], by: ColorBy, *, all: bool) -> bool:
+    """Show some boxes in a layer that `boxes_layer` described and take away what is gone.
 
+    Drawing all again would take a hundred times as long.
 
-def set_boxes(layer: Any, boxes: pd.DataFrame, *, all: bool) -> bool:
-    """Show ``boxes`` in a layer that `boxes_layer` described, in the style that it has now.
-
-    Returns whether all are shown: many new rectangles come in portions unless ``all`` is set.
+    Returns whether all is done: a portion of it is unless ``all`` is set, one that no user feels.
     """
-    if type(layer).__name__ == "Points":
-        _set_points(layer, boxes)
-        return True
-    return _set_shapes(layer, boxes, len(boxes) if all else AT_ONCE)
+    there, wanted = layer.features["id"].to_numpy(np.int64), table.ids[rows]
+    lacking = rows[~np.isin(wanted, there)]
+    gone = np.flatnonzero(~np.isin(there, wanted))
+    new = lacking if all else lacking[: 0 if len(gone) else AT_ONCE]
+    if len(gone) or len(new):
+        exchange(layer, gone.tolist(), table.rectangles(new), box_colors(table, new, by))
+        order = np.concatenate([there[np.isin(there, wanted)], table.ids[new]])
+        layer.features = table.features(rows[pd.Index(wanted).get_indexer(pd.Index(order))])
+    return len(new) == len(lacking)
 
 
-def exchange(layer: Any, gone: Iterable[int], new: Any) -> None:
-    """Take some rectangles away by index and draw new ones, corners ``(n, 4, 2)``, in the layer's style."""
+def exchange(layer: Any, gone: Iterable[int], new: Any, colors: Colors | None = None) -> None:
+    """Take some rectangles away by index and draw new ones, corners ``(n, 4, 2)``, in the layer's style.
+
+    Their ``colors`` are the layer's unless they are given.
+    """
     style = line_style(layer)
     if there := set(gone):
         layer.selected_data = there
@@ -70,7 +85,7 @@ def exchange(layer: Any, gone: Iterable[int], new: Any) -> None:
         for name, value in style.items():  # napari has taken the style of the selected ones for the next one's
             setattr(layer, f"current_{name}", value)
     if len(new):
-        layer.add_rectangles(new, **style)
+        layer.add_rectangles(new, **style | ({} if colors is None else {"edge_color": colors}))
 
 
 def line_style(layer: Any) -> dict[str, Any]:
@@ -90,39 +105,3 @@ def rectangles(boxes: pd.DataFrame) -> NDArray[np.float64]:
     y0, x0, y1, x1 = (boxes[name].to_numpy(np.float64) - 0.5 for name in ("y0", "x0", "y1", "x1"))
     corners = [(y0, x0), (y0, x1), (y1, x1), (y1, x0)]
     return np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
-
-
-def centres(boxes: pd.DataFrame) -> NDArray[np.float64]:
-    """Centres ``(n, 2)`` of boxes, as napari counts."""
-    middle: NDArray[np.float64] = rectangles(boxes).mean(axis=1)
-    return middle
-
-
-def sides(boxes: pd.DataFrame) -> NDArray[np.float64]:
-    """Side ``(n,)`` of the square of each box's area, level-0 px."""
-    height, width = (boxes["y1"] - boxes["y0"]).to_numpy(), (boxes["x1"] - boxes["x0"]).to_numpy()
-    return np.sqrt(np.asarray(height * width, np.float64))
-
-
-def _features(boxes: pd.DataFrame) -> pd.DataFrame:
-    return boxes[COLUMNS].reset_index(drop=True)
-
-
-def _set_points(layer: Any, boxes: pd.DataFrame) -> None:
-    layer.selected_data = set()
-    layer.data = centres(boxes)
-    layer.features = _features(boxes)
-    layer.size = sides(boxes)
-
-
-def _set_shapes(layer: Any, boxes: pd.DataFrame, portion: int) -> bool:
-    """Take away what is gone and add what is new: drawing all again would take a hundred times as long."""
-    there, wanted = layer.features["id"].to_numpy(), boxes["id"].to_numpy()
-    lacking = boxes[~np.isin(wanted, there)]
-    new = lacking[:portion]
-    gone = np.flatnonzero(~np.isin(there, wanted))
-    if len(gone) or len(new):
-        exchange(layer, gone.tolist(), rectangles(new))
-    kept = boxes.set_index("id", drop=False).loc[np.concatenate([there[np.isin(there, wanted)], new["id"].to_numpy()])]
-    layer.features = _features(kept)
-    return len(new) == len(lacking)
