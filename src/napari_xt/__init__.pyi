@@ -4,12 +4,14 @@ from .engine.run import predict as predict
 from .engine.run import stream as stream
 from .engine.settings import RunSettings as RunSettings
 from .errors import XTError as XTError
+from .io.compare import compare as compare
 from .io.convert import convert as convert
 from .io.export import export as export
 from .io.image import Image as Image
 from .io.image import open_image as open_image
 from .io.measure import measure as measure
 from .io.objects import objects as objects
+from .io.pack import pack as pack
 from .io.prediction import Prediction as Prediction
 from .io.prediction import open_prediction as open_prediction
 from .model.checkpoint import convert_model as convert_model

@@ -62,4 +62,4 @@ def test_an_unknown_pixel_size_is_told_once_in_each_place(tmp_path: Path, capfd:
 
 def test_an_array_has_no_place(tmp_path: Path) -> None:
     notes = xt.predict(np.zeros((64, 64, 3), "u1"), small_model(), out=tmp_path / "a.xt.zarr").header.notes
-    assert set(notes) == {"image", "pixel_size"}
+    assert set(notes) == {"image", "pixel_size", "python"}

@@ -26,7 +26,17 @@ def parser() -> argparse.ArgumentParser:
     whole = _Parser(prog="napari-xt", description="xT over images far larger than memory.", allow_abbrev=False)
     whole.add_argument("--version", action="version", version=__version__)
     verbs = whole.add_subparsers(required=True, metavar="VERB")
-    for add in (_add_info, _add_plan_and_run, _add_convert, _add_export, _add_models, _add_bench, _add_demo):
+    for add in (
+        _add_info,
+        _add_plan_and_run,
+        _add_convert,
+        _add_export,
+        _add_pack,
+        _add_compare,
+        _add_models,
+        _add_bench,
+        _add_demo,
+    ):
         add(verbs)
     return whole
 
@@ -42,7 +52,8 @@ def _add_plan_and_run(verbs: Verbs) -> None:
     run = _verb(verbs, "run", call.run, "run a model over an image", keeps=True)
     for verb in (plan, run):
         verb.add_argument("image")
-        verb.add_argument("--model", default="canopy", help="a bundled model's name or a file (default: canopy)")
+        verb.add_argument("--model", help="a bundled model's name or a file (default: canopy)")
+        verb.add_argument("--settings", metavar="FILE", help="model and settings as the widget saved them")
         _add_settings(verb)
     run.add_argument("--out", help="the store, NAME.xt.zarr (default: beside the image)")
 
@@ -69,6 +80,19 @@ def _add_export(verbs: Verbs) -> None:
     export.add_argument("--threshold", type=float, help="lowest score of a box (default: the run's)")
     export.add_argument("--flavour", default="qupath", help="of GeoJSON: qupath or map (default: qupath)")
     export.add_argument("--simplify", type=float, default=0.0, help="polygons' tolerance, pixels (default: 0, exact)")
+
+
+def _add_pack(verbs: Verbs) -> None:
+    pack = _verb(verbs, "pack", call.pack, "write a prediction as one zip file, for who has neither image nor model")
+    pack.add_argument("prediction", help="the store, NAME.xt.zarr")
+    pack.add_argument("out", nargs="?", help="the file, NAME.xt.zarr.zip (default: beside the store)")
+
+
+def _add_compare(verbs: Verbs) -> None:
+    compare = _verb(verbs, "compare", call.compare, "say by class how far two predictions of one grid agree")
+    compare.add_argument("a", help="a store, NAME.xt.zarr; the truth, as far as precision and recall go")
+    compare.add_argument("b", help="the other store")
+    compare.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _add_models(verbs: Verbs) -> None:

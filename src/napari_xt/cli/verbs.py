@@ -78,6 +78,30 @@ def export(chosen: argparse.Namespace) -> int:
     return DONE
 
 
+def pack(chosen: argparse.Namespace) -> int:
+    """Write a prediction as one zip file."""
+    from napari_xt.io.pack import pack
+
+    with progress(unit="file", leave=False) as show:
+        written = pack(chosen.prediction, chosen.out, progress=show)
+    table([("written", str(written)), ("size", f"{written.stat().st_size / 2**20:.1f} MiB")])
+    return DONE
+
+
+def compare(chosen: argparse.Namespace) -> int:
+    """Print how far two predictions agree."""
+    from napari_xt.io.compare import compare
+
+    with progress(unit="row", leave=False) as show:
+        found = compare(chosen.a, chosen.b, progress=show)
+    if chosen.json:
+        print(found.to_json(orient="records", indent=2, double_precision=15))
+    else:
+        found["class"] = found["class"].map(printable)
+        print(found.to_string(index=False, na_rep="", float_format="{:.3f}".format))
+    return DONE
+
+
 def plan(chosen: argparse.Namespace) -> int:
     """Print the pre-flight card, with the time that a probe tells."""
     from napari_xt.engine.card import card
@@ -86,7 +110,8 @@ def plan(chosen: argparse.Namespace) -> int:
     from napari_xt.model.checkpoint import load_model
     from napari_xt.model.zoo import describe, find_model
 
-    settings, known = settings_of(chosen), describe(find_model(chosen.model))
+    model, settings = wanted(chosen)
+    known = describe(find_model(model))
     made = plan(chosen.image, known, settings, ready(known, settings))
     if made.seconds is None:
         found = measure(load_model(known), settings.device, settings.precision)
@@ -95,14 +120,19 @@ def plan(chosen: argparse.Namespace) -> int:
     return DONE
 
 
-def settings_of(chosen: argparse.Namespace) -> RunSettings:
-    """The settings of a run among what was chosen."""
-    return RunSettings.of(**{field.name: getattr(chosen, field.name) for field in fields(RunSettings)})
+def wanted(chosen: argparse.Namespace) -> tuple[str, RunSettings]:
+    """The model and the settings of a run: what was chosen, else what the file of settings says."""
+    from napari_xt.engine.script import read_settings
+
+    model, settings = read_settings(chosen.settings) if chosen.settings else ("canopy", None)
+    given = {field.name: getattr(chosen, field.name) for field in fields(RunSettings)}
+    options = {name: value for name, value in given.items() if value is not None}
+    return model if chosen.model is None else chosen.model, RunSettings.merged(settings, options)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Run a model over an image."""
-    prediction = _reported(chosen.image, chosen.model, settings_of(chosen), chosen.out)
+    prediction = _reported(chosen.image, *wanted(chosen), chosen.out)
     return DAMAGED_REGIONS if len(prediction.failed) else DONE
 
 

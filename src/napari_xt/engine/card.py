@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,8 @@ def _regions(plan: Plan) -> str:
 
 
 def _windows(plan: Plan) -> str:
-    seen = f"up to {plan.tokens} tokens each" if plan.context else "context off"
+    part = ", context: the regions that are run" if plan.regions < prod(plan.grid.shape) else ""
+    seen = f"up to {plan.tokens} tokens each{part}" if plan.context else "context off"
     return f"{plan.windows} of {_span(plan)}, {seen}"
 
 

@@ -20,6 +20,7 @@ from napari_xt.engine.reuse import facts, reusing
 from napari_xt.engine.settings import OUTPUTS, Output, RunSettings
 from napari_xt.errors import ModelError, SettingsError
 from napari_xt.geometry import Box, Frame, Grid, Region, Step
+from napari_xt.io.html import html_table
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.intensity import Limits
 from napari_xt.io.layout import Keep, ShelfLayout
@@ -141,6 +142,9 @@ class Plan:
     def __str__(self) -> str:
         return "\n".join(f"{name:<10}{text}" for name, text in card(self))
 
+    def _repr_html_(self) -> str:
+        return html_table(card(self))
+
 
 def plan(
     image: Any,
@@ -210,7 +214,7 @@ def _resolved(image: Image, model: Model, settings: RunSettings, machine: Machin
 def _draft(image: Image, model: Model, settings: RunSettings, machine: Machine, given: Fed) -> Plan:
     """The plan, whether it fits or not."""
     config = model.config
-    level, shape_run, warnings = _scale(image, config, settings)
+    level, shape_run, warnings = run_level(image, config, settings)
     frame = Frame(image.shape, shape_run, image.scale, image.unit)
     skip = config.skip_background if settings.skip_background is None else settings.skip_background
     grid = Grid(*shape_run, config.region_px, config.halo_px, _window(config, settings))
@@ -304,8 +308,8 @@ def _reusing(plan: Plan, image: Image, model: Model, settings: RunSettings) -> P
     return reusing(plan, settings.reuse, facts(job, model.encoder_digest))
 
 
-def _scale(image: Image, config: XTConfig, settings: RunSettings) -> tuple[int, tuple[int, int], list[str]]:
-    """Level, the run's shape and what to say about it."""
+def run_level(image: Image, config: XTConfig, settings: RunSettings) -> tuple[int, tuple[int, int], list[str]]:
+    """The level that is run, the shape ``(y, x)`` that it is resampled to, and warnings."""
     if settings.level is not None:
         if settings.level >= len(image.level_shapes):
             last = len(image.level_shapes) - 1

@@ -13,20 +13,20 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from napari_xt.engine.area import digest_of
 from napari_xt.engine.events import Event, RunFailed, RunStarted, StageProgress
 from napari_xt.engine.focus import Focus
+from napari_xt.engine.header import header_of
 from napari_xt.engine.limits import check_disk
 from napari_xt.engine.output import default_out
 from napari_xt.engine.pipeline import Job, carry_out
-from napari_xt.engine.plan import NUMERICS, Plan, plan, shelf_layout
+from napari_xt.engine.plan import plan, shelf_layout
 from napari_xt.engine.probe import learning, ready
 from napari_xt.engine.reuse import best_sibling, facts_of
 from napari_xt.engine.settings import RunSettings
 from napari_xt.engine.telling import Teller
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.io.store import Header, Layout
+from napari_xt.io.store import Header
 from napari_xt.model.checkpoint import load_model
 from napari_xt.model.xt import XT
 
@@ -113,7 +113,7 @@ def _job(opened: Image, model: Any, settings: RunSettings, out: str | os.PathLik
     loaded = model if isinstance(model, XT) else load_model(model)
     found = ready(loaded, settings)
     resolved = plan(opened, loaded, settings, found)
-    header = _header(opened, loaded, settings, resolved)
+    header = header_of(opened, loaded, settings, resolved)
     place = default_out(opened, loaded.name, header) if out is None else Path(os.path.expanduser(out))
     looks = out is None and settings.reuse == "auto" and not settings.restart
     if looks and (sibling := best_sibling(resolved, place, facts_of(header))):
@@ -122,50 +122,18 @@ def _job(opened: Image, model: Any, settings: RunSettings, out: str | os.PathLik
         header = replace(header, layout=layout, plan=resolved.to_json())
     if not settings.restart:
         check_disk(resolved, place, lambda **changed: plan(opened, loaded, replace(settings, **changed), found))
-    return Job(opened, loaded, settings, resolved, place, header)
+    return Job(opened, loaded, settings, resolved, place, _with_way_to(opened, header, place))
 
 
-def _header(image: Image, model: XT, settings: RunSettings, resolved: Plan) -> Header:
-    config = model.config
-    scores = config.scores if "scores" in resolved.outputs else None
-    label = config.label if "label" in resolved.outputs else None
-    layout = Layout(
-        frame=resolved.frame,
-        grid=resolved.grid,
-        stride=resolved.stride,
-        mask=config.mask if "mask" in resolved.outputs else None,
-        boxes=config.boxes if "boxes" in resolved.outputs else None,
-        scores=scores or label,
-        label=label if scores else None,
-        shelf=shelf_layout(config, resolved),
-        overview_channels=len(resolved.channels),
-        overview_dtype=str(image.dtype),
-    )
-    stored = resolved.to_json()
-    names = ("level", "plane", "channels", "roi_run", "context", "outputs", "precision", "grid", "frame")
-    job = {name: stored[name] for name in names}
-    job |= {"skip_background": True} if resolved.skip_background else {}
-    job |= {"limits": stored["limits"]} if resolved.limits else {}
-    job |= {"left_out": digest_of(resolved.left_out)} if resolved.left_out else {}
-    digest = model.digest
-    identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
-    told = settings.to_json() | {"threshold": resolved.threshold}
-    about = {"name": model.name, "digest": digest, "encoder": model.encoder_digest, "config": config.to_json()}
-    return Header(layout, job | identity, told, stored, about, _notes(image, resolved))
-
-
-def _notes(image: Image, resolved: Plan) -> dict[str, object]:
-    """What is to be known of the image beside the job: where it was, its pixels' size and values, where it lies."""
-    size = {"size": list(image.scale), "unit": image.unit, "source": image.scale_source}
-    notes: dict[str, object] = {"image": image.source or image.name, "pixel_size": size}
-    if resolved.limits:
-        rule = {"percentiles": list(resolved.percentiles)} if resolved.percentiles else {}
-        notes["intensity"] = rule | {"limits": [list(pair) for pair in resolved.limits]}
-    if image.georeference is not None:
-        notes["georeference"] = image.georeference.to_json()
-    if image.bounds_offset is not None:
-        notes["bounds_offset"] = list(image.bounds_offset)
-    return notes
+def _with_way_to(image: Image, header: Header, place: Path) -> Header:
+    """The header with the image's path as it is seen from the store's folder, so that both may move together."""
+    if image.source is None or "://" in image.source:
+        return header
+    try:
+        way = os.path.relpath(image.source, os.path.abspath(place.parent))
+    except ValueError:  # on another drive
+        return header
+    return replace(header, notes={**header.notes, "image_relative": Path(way).as_posix()})
 
 
 def _events(job: Job) -> Generator[Event]:

@@ -22,12 +22,14 @@ from napari_xt.io.durable import write_file, writing
 
 LIMIT_BYTES = 64 << 30  # of all entries
 PATIENCE_S = 60.0
+FOLDER_VARIABLE = "NAPARI_XT_CACHE"  # of the environment: where the pictures lie, if not in the user's cache
 LOCK, USED, USERS, GOING = "lock.sqlite", "used", "users", ".going"
 
 
 def folder() -> Path:
     """Where the entries lie."""
-    return platformdirs.user_cache_path("napari-xt") / "pictures"
+    named = os.environ.get(FOLDER_VARIABLE)
+    return (Path(named) if named else platformdirs.user_cache_path("napari-xt")) / "pictures"
 
 
 class Hold:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Numbers = NDArray[np.float64]
 Table = Mapping[str, Numbers]
@@ -98,6 +96,9 @@ class _Sweep:
 
     def _joined(self, first: NDArray[np.int32], opened: int, count: int) -> Ints:
         """The object, from 0, of each of those that are open and then of each label of a band."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components  # takes long to import
+
         touch = (self._row > 0) & (first > 0)
         pairs = np.unique(np.stack([self._row[touch] - 1, opened + first[touch].astype(np.int64) - 1]), axis=1)
         size = opened + count

@@ -152,6 +152,22 @@ def writing(path: Path) -> Iterator[None]:
         raise write_error(path, error) from error
 
 
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A place of the same name aside, which takes the place of ``path`` at the end; nothing of it stays otherwise."""
+    folder = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+    try:
+        with writing(path):
+            folder.mkdir()
+            yield folder / path.name
+            for file in (folder / path.name, *(folder / path.name).rglob("*")):
+                sync(file) if file.is_file() else sync_folder(file)
+            os.replace(folder / path.name, path)
+            sync_folder(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_error(path: Path, error: OSError) -> StoreError:
     """What to say of a store or file at ``path`` that can't be written: how much disk is free where that is why."""
     why = f"it can't be written: {error.strerror or error}"

@@ -6,16 +6,13 @@ Knows predictions and the names of formats; must not know models, runs or screen
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
-from uuid import uuid4
 
 from napari_xt.errors import SettingsError
-from napari_xt.io.durable import PARTIAL, sync, sync_folder, writing
+from napari_xt.io.durable import appearing
 from napari_xt.io.exports import coco, geojson, geopackage, raster, tables
 from napari_xt.io.exports.wanted import Flavour, Progress, Source, Wanted, What, available
 from napari_xt.io.prediction import Prediction, open_prediction
@@ -127,7 +124,7 @@ def export(
         do = "leave it out, or export GeoJSON or GeoPackage"
         raise SettingsError(f"simplify = {simplify:g}", "is for polygons, which this format has not", do)
     wanted = Wanted(_chosen(prediction, kind, what), source, flavour, float(simplify), progress)
-    with _whole(place) as aside:
+    with appearing(place) as aside:
         kind.write(prediction, aside, wanted)
     return place
 
@@ -188,19 +185,3 @@ def _chosen(prediction: Prediction, kind: Format, what: What | Sequence[What] | 
             f"what = {', '.join(names) or 'nothing'}", "the file holds one thing", "write one file each"
         )
     return tuple(name for name in kind.holds if name in names)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A place of the same name aside, which takes the place of ``path`` at the end; nothing of it stays otherwise."""
-    folder = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
-    try:
-        with writing(path):
-            folder.mkdir()
-            yield folder / path.name
-            for file in (folder / path.name, *(folder / path.name).rglob("*")):
-                sync(file) if file.is_file() else sync_folder(file)
-            os.replace(folder / path.name, path)
-            sync_folder(path.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -123,12 +123,23 @@ class Ledger:
         """Close the file; a second time does nothing."""
         self._db.close()
 
+    def copy_to(self, path: Path) -> None:
+        """Write what the journal says at this moment to a new one at ``path``, but nothing of encoded regions."""
+        with _errors(path), closing(sqlite3.connect(path, isolation_level=None)) as db:
+            self._db.backup(db)
+            db.execute("PRAGMA journal_mode = DELETE")
+            db.execute("DELETE FROM encoded")
+            db.execute("DELETE FROM meta WHERE key = 'keep'")
+            db.execute("VACUUM")
+
     def settle(self) -> None:
         """Fold the write-ahead log into the one file, so that it opens on a read-only disk; not while it is read."""
         with suppress(sqlite3.OperationalError):
             self._db.execute("PRAGMA busy_timeout = 0")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.execute("PRAGMA journal_mode = DELETE")
+        with _errors(self.path):  # what is written after it waits for readers again
+            self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

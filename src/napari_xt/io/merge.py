@@ -87,6 +87,30 @@ def suppress(boxes: NDArray[np.void], iou: float, *, across_regions: bool) -> Fl
     return keep
 
 
+def overlapping(
+    one: NDArray[np.void], other: NDArray[np.void], iou: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The pairs of boxes of one label, of ``one`` and ``other``, that overlap by more than ``iou``.
+
+    Parameters
+    ----------
+    one, other
+        ``BOX_DTYPE``, any order, in one frame.
+    iou
+        Intersection over union, 0..1.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The indices in ``one`` and in ``other``, and the pairs' intersections over unions, each ``(n,)``.
+    """
+    both = np.concatenate([one, other])
+    both["id"] = np.repeat([0, IDS_PER_REGION], [len(one), len(other)])  # as of two regions, which compete
+    field = _Field.of(both, iou, across_regions=True)
+    first, second = field.pairs(np.arange(len(both)))
+    return first, second - len(one), _iou(field.edges[:, first], field.edges[:, second])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Field:
     """Boxes in their order, each an index; which of them compete is looked up in a grid.
@@ -133,7 +157,7 @@ class _Field:
 
     def greedy(self, some: Ints) -> Ints:
         """Those of ``some``, in their order, that no one before them that stayed competes with."""
-        before, after = self._pairs(some)
+        before, after = self.pairs(some)
         by_first = np.argsort(before, kind="stable")
         after = after[by_first]
         firsts, counts = np.unique(before, return_counts=True)
@@ -145,7 +169,7 @@ class _Field:
                 fallen[after[i:j]] = True
         return some[~fallen[some]]
 
-    def _pairs(self, some: Ints) -> tuple[Ints, Ints]:
+    def pairs(self, some: Ints) -> tuple[Ints, Ints]:
         """The pairs ``(before, after)`` of ``some`` that compete."""
         found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         for query, answers, start, stop in self._runs(some, some):
@@ -207,6 +231,13 @@ def _overlap(a: Floats, b: Floats, iou: float) -> Flags:
     width = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
     both = height.clip(0) * width.clip(0)
     return np.asarray(both > iou * ((_area(a) + _area(b)) - both))
+
+
+def _iou(a: Floats, b: Floats) -> Floats:
+    """Intersection over union of boxes ``a`` and ``b``, each ``(4, N)``."""
+    both = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(0).prod(axis=0)
+    share: Floats = both / np.maximum(_area(a) + _area(b) - both, np.finfo(np.float64).tiny)
+    return share
 
 
 def _area(edges: Floats) -> Floats:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_xt.geometry import IDS_PER_REGION
 from napari_xt.io.files import FileStore
+from napari_xt.io.html import html_table
 from napari_xt.io.layout import FEATURES, TOKENS, Header, Layout, Status
 from napari_xt.io.ledger import Ledger, RegionRow
 from napari_xt.io.merge import IOU, suppress
@@ -26,7 +27,9 @@ from napari_xt.io.shelf import open_shelf
 from napari_xt.io.store import candidate_boxes
 from napari_xt.io.tree import Tree, open_tree, read_header
 
+PACKED = ".xt.zarr.zip"
 EDGES = ("y0", "x0", "y1", "x1")
+TOLD = 5  # labels, the likeliest
 
 
 def open_prediction(path: str | os.PathLike[str], threshold: float | None = None) -> Prediction:
@@ -35,7 +38,7 @@ def open_prediction(path: str | os.PathLike[str], threshold: float | None = None
     Parameters
     ----------
     path
-        ``NAME.xt.zarr``; it may be growing.
+        ``NAME.xt.zarr``, which may be growing, or what `pack` made of one, ``NAME.xt.zarr.zip``.
     threshold
         Boxes below this score are left out; default: what the run was asked for.
 
@@ -45,6 +48,10 @@ def open_prediction(path: str | os.PathLike[str], threshold: float | None = None
         Where there is no store, a damaged one, or one of a newer format.
     """
     place = Path(os.path.abspath(path))
+    if place.name.lower().endswith(PACKED) and place.is_file():
+        from napari_xt.io.pack import open_packed
+
+        return open_packed(place, threshold)
     header = read_header(place)
     tree = open_tree(FileStore(place, read_only=True), header.layout, "r")
     with Ledger(ledger_path(place), read_only=True):
@@ -68,7 +75,7 @@ class Prediction:
     Attributes
     ----------
     path
-        The store's folder.
+        The store's folder, or the file in which it is packed.
     header
         What the run was: ``layout``, ``job``, ``settings``, ``plan``, ``model``, ``notes``.
     mask
@@ -82,8 +89,11 @@ class Prediction:
         Lowest score of ``boxes``.
     """
 
-    def __init__(self, path: Path, header: Header, tree: Tree, threshold: float | None = None) -> None:
+    def __init__(
+        self, path: Path, header: Header, tree: Tree, threshold: float | None = None, *, journal: Path | None = None
+    ) -> None:
         self.path = path
+        self._journal = journal or ledger_path(path)
         self.header = header
         self.mask: list[zarr.Array[Any]] = list(tree.mask)
         self.probability: zarr.Array[Any] | None = tree.probability
@@ -94,6 +104,18 @@ class Prediction:
     def __repr__(self) -> str:
         state = "complete" if self.complete else f"{self.coverage:.0%} done"
         return f"Prediction({str(self.path)!r}, {state})"
+
+    def _repr_html_(self) -> str:
+        lines = [("prediction", str(self.path)), ("model", str(self.header.model.get("name", "")))]
+        lines += [("state", "complete" if self.complete else f"{self.coverage:.0%} done")]
+        lines += [("failed", f"{len(self.failed)} regions")] if len(self.failed) else []
+        if self.layout.boxes is not None:
+            counts = self.boxes["class"].value_counts()
+            lines.append(("boxes", ", ".join(f"{counts.get(name, 0)} {name}" for name in self.layout.boxes)))
+        label = (self.label if self.layout.scores else None) or {}
+        likely = sorted(label.items(), key=lambda item: -item[1])[:TOLD]
+        lines += [("label", ", ".join(f"{name} {p:.2f}" for name, p in likely))] if likely else []
+        return html_table(lines)
 
     @property
     def tokens(self) -> zarr.Array[Any] | None:
@@ -142,6 +164,10 @@ class Prediction:
         Columns ``id, y0, x0, y1, x1, class, score, region_row, region_col``; float64 level-0 px, half-open.
         """
         return self._table("boxes", self._make_boxes)
+
+    def merged(self) -> pd.DataFrame:
+        """``boxes`` at any score: those of a higher threshold are the rows that have it, as merging goes by score."""
+        return self._table("merged", lambda state: self._box_table(self._merge(state)))
 
     def candidates(self) -> pd.DataFrame:
         """Every box that is stored, unmerged and at any score, with the columns of ``boxes``."""
@@ -195,13 +221,13 @@ class Prediction:
     def _kept(self, name: str) -> zarr.Array[Any] | None:
         """An array of the shelf that is there to stay; looked up each time, since a writer may remove it."""
         shelf = self.layout.shelf
-        if shelf is None or (name not in shelf.kept and not self.complete):
+        if shelf is None or self.path.is_file() or (name not in shelf.kept and not self.complete):
             return None
         return open_shelf(FileStore(self.path, read_only=True), self.layout, "r").get(name)
 
     def _state(self) -> _State:
         """What the journal says now; read again only if it has changed."""
-        with Ledger(ledger_path(self.path), read_only=True) as ledger, ledger.snapshot():
+        with Ledger(self._journal, read_only=True) as ledger, ledger.snapshot():
             last, revision = self._last, ledger.revision
             if last is None or last.revision != revision:
                 last = _State(revision, ledger.complete, sorted(ledger.blocks()), ledger.regions())
@@ -215,12 +241,17 @@ class Prediction:
         return state.tables[name].copy()
 
     def _make_boxes(self, state: _State) -> pd.DataFrame:
+        boxes = self._merge(state)
+        return self._box_table(boxes[boxes["score"] >= np.float32(self.threshold)])
+
+    def _merge(self, state: _State) -> NDArray[np.void]:
         boxes = candidate_boxes(state.rows)
         if state.complete:
             keep = np.frombuffer(b"".join(row.kept or b"" for row in state.rows), np.bool_)
         else:
             keep = suppress(boxes, self._number("iou", IOU), across_regions=True)
-        return self._box_table(boxes[keep & (boxes["score"] >= np.float32(self.threshold))])
+        merged: NDArray[np.void] = boxes[keep]
+        return merged
 
     def _box_table(self, boxes: NDArray[np.void]) -> pd.DataFrame:
         boxes = boxes[np.argsort(boxes["id"], kind="stable")]

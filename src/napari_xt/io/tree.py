@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ZipStore
 
 from napari_xt.errors import StoreError, printable
 from napari_xt.io import ngff
@@ -78,7 +78,9 @@ def create_tree(store: LocalStore, name: str, header: Header) -> None:
     create_shelf(store, layout)
 
 
-def open_tree(store: LocalStore, layout: Layout, mode: Literal["r", "r+"], derived: LocalStore | None = None) -> Tree:
+def open_tree(
+    store: LocalStore | ZipStore, layout: Layout, mode: Literal["r", "r+"], derived: LocalStore | None = None
+) -> Tree:
     """The arrays of a store; those that can be made again from the others and the journal by way of ``derived``.
 
     Raises
@@ -87,8 +89,8 @@ def open_tree(store: LocalStore, layout: Layout, mode: Literal["r", "r+"], deriv
         Where one is missing or has another shape than the layout says.
     """
     first = {OVERVIEW, PROBABILITY, f"{MASK}/0"}
-    derived = derived or store
-    arrays = {spec.path: _open(store if spec.path in first else derived, spec, mode) for spec in _specs(layout)}
+    other = derived or store
+    arrays = {spec.path: _open(store if spec.path in first else other, spec, mode) for spec in _specs(layout)}
     return Tree(
         overview=arrays[OVERVIEW],
         mask=tuple(array for path, array in arrays.items() if path.startswith(MASK)),
@@ -173,13 +175,14 @@ def _mask_specs(layout: Layout, classes: int) -> Iterator[_Spec]:
     )
 
 
-def _open(store: LocalStore, spec: _Spec, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
+def _open(store: LocalStore | ZipStore, spec: _Spec, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
+    place = getattr(store, "root", "store")
     try:
         array = zarr.open_array(store, path=spec.path, mode=mode)
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(store.root, f"it is damaged: its array {spec.path} can't be opened: {error}") from error
+        raise StoreError(place, f"it is damaged: its array {spec.path} can't be opened: {error}") from error
     if (array.shape, array.chunks, array.dtype) != (spec.shape, spec.chunks, np.dtype(spec.dtype)):
-        raise StoreError(store.root, f"it is damaged: its array {spec.path} is {array.dtype} {array.shape}")
+        raise StoreError(place, f"it is damaged: its array {spec.path} is {array.dtype} {array.shape}")
     return array
 
 
