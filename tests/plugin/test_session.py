@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from napari_xt.engine.events import RunFinished, RunStarted, StageProgress, Summary
 from napari_xt.engine.plan import plan
-from napari_xt.errors import RunError
 from napari_xt.plugin.session import Session
 
 
@@ -30,10 +31,10 @@ def test_a_run_in_words(told: list[object]) -> None:
         session.take(state, event)
     session.end(state, None)
     assert seen == [
-        "scene: loading the model",
+        f"scene: loading {'the model' if 'torch' in sys.modules else 'PyTorch'}",
         "scene: running, 5 of 25 regions",
-        "scene: running, 15 of 25 regions, 5.0 regions/s",
-        "scene: running, 15 of 25 regions, 5.0 regions/s",
+        "scene: running, 15 of 25 regions, 5.0 regions/s, 2 s left",
+        "scene: running, 15 of 25 regions, 5.0 regions/s, 2 s left",
         "scene: running, 25 of 25 regions, 5.0 regions/s",
         "scene: done, 20 regions in 4.0 s, 5.0 regions/s, 1 failed",
     ]
@@ -56,8 +57,26 @@ def test_stopping_asks_once_and_waits_for_the_end(told: list[object]) -> None:
     session.stop(state)
     session.take(state, told[0])
     assert state.phase == "stopping"
-    with pytest.raises(RunError):
-        session.start("b")
     session.end(state, None)
     session.stop(state)
     assert (state.phase, asked) == ("stopped", [True])
+
+
+def test_runs_wait_for_their_turn() -> None:
+    session, begun = Session(), list[str]()
+    first, second, third, fourth = (session.start(name) for name in "abcd")
+    for state in (second, third, fourth):
+        state.starter = lambda name=state.name: begun.append(name)
+        state.stopper = lambda state=state: session.end(state, None)
+    assert session.active is first
+    assert session.queued == [second, third, fourth]
+    assert str(second) == "b: waits for its turn"
+    session.stop(third)
+    assert (third.phase, begun) == ("stopped", [])
+    session.end(first, ValueError("no"))
+    assert (session.active, begun) == (second, ["b"])
+    session.end(second, None)
+    assert begun == ["b", "d"]
+    session.end(fourth, None)
+    assert session.active is None
+    assert not session.queued

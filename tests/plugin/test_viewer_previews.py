@@ -19,6 +19,7 @@ from napari_xt.geometry import Box
 from napari_xt.io.preview import NONE, open_previews
 from napari_xt.io.store import Store
 from napari_xt.plugin import previews, view
+from napari_xt.plugin.composed import UNKNOWN
 from napari_xt.plugin.overlays import TAG
 from napari_xt.plugin.run import run
 from napari_xt.plugin.view import Follower, visible_box
@@ -150,13 +151,14 @@ def test_large_previews_are_shown_coarser(
     stored = open_previews(tmp_path / "a.xt.zarr", handle.prediction.layout)[...]
     layer = by_role(viewer)["preview"]
     for level, step in zip(layer.data, (3, 6), strict=True):
-        np.testing.assert_array_equal(level, stored[::step, ::step])
+        unstriped = np.where(level == previews.BETWEEN, NONE, level)
+        np.testing.assert_array_equal(unstriped, stored[::step, ::step])
     np.testing.assert_allclose(layer.data_to_world((9.5, 9.5)), image.data_to_world((119.5, 119.5)), atol=1e-9)
     commits.release(1000)
     handle.wait(LONG)
 
 
-def test_what_is_not_computed_is_veiled_and_classes_are_paler_than_the_mask(
+def test_what_is_not_computed_is_striped_and_classes_are_paler_than_the_mask(
     make_napari_viewer: Make, commits: Gate, qtbot: QtBot, tmp_path: Path
 ) -> None:
     viewer = make_napari_viewer()
@@ -164,15 +166,19 @@ def test_what_is_not_computed_is_veiled_and_classes_are_paler_than_the_mask(
     handle = run(viewer, out=tmp_path / "a.xt.zarr", window="global", roi="0,0,200,200")
     qtbot.waitUntil(lambda: bool(np.any(shown(viewer) != NONE)), timeout=LONG_MS)
     layer, mask = by_role(viewer)["preview"], by_role(viewer)["mask"]
-    assert (shown(viewer)[256 // 4 :] == NONE).all(), "what is not run is not known, either"
+    unknown = shown(viewer)[256 // 4 :]
+    assert set(np.unique(unknown)) == {NONE, previews.BETWEEN}, "what is not run is not known, either: striped"
     rgba = lambda colors, value: np.asarray(colors.colormap.map(np.array([value]))).ravel()  # noqa: E731
-    assert rgba(layer, NONE)[3] > 0
+    assert rgba(layer, NONE)[3] > rgba(layer, previews.BETWEEN)[3] > 0
     assert rgba(layer, 0)[3] == 0
     assert 0 < rgba(layer, 1)[3] < rgba(mask, 1)[3]
     np.testing.assert_allclose(rgba(layer, 1)[:3], rgba(mask, 1)[:3])
     assert list(layer.features["class"])[-1] == "not computed yet"
+    assert UNKNOWN not in mask.data, "previews are not hatched"
     commits.release(1000)
     handle.wait(LONG)
+    assert set(np.unique(mask.data[256:])) == {0, UNKNOWN}, "what was not run is hatched where no preview is"
+    assert UNKNOWN not in mask.data[:200, :200]
 
 
 def test_the_focus_follows_the_view_until_the_end(make_napari_viewer: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from napari.layers import Labels, Points, Shapes
+from napari.layers import Labels, Shapes
 
 from napari_xt.engine.run import predict
-from napari_xt.errors import ImageNotFoundError, ModelNotFoundError, RunError, SettingsError, XTError
-from napari_xt.plugin import boxes, live
+from napari_xt.errors import ImageNotFoundError, ModelNotFoundError, SettingsError, XTError
+from napari_xt.plugin import live
 from napari_xt.plugin.overlays import TAG
 from napari_xt.plugin.run import run, session_of
 from plugin_fixtures import Gate, picture
@@ -186,16 +186,6 @@ def test_closing_the_window_while_waiting_ends_the_wait(make_napari_viewer: Make
     assert handle.state.over
 
 
-def test_one_run_at_a_time(make_napari_viewer: Make, tmp_path: Path) -> None:
-    viewer = make_napari_viewer()
-    viewer.add_image(picture(200, 300))
-    handle = run(viewer, out=tmp_path / "a.xt.zarr")
-    with pytest.raises(RunError, match="stop it first"):
-        run(viewer, out=tmp_path / "b.xt.zarr")
-    handle.wait(LONG)
-    assert session_of(viewer).active is None
-
-
 def test_wait_off_the_viewers_thread_blocks(make_napari_viewer: Make, tmp_path: Path, qtbot: QtBot) -> None:
     viewer = make_napari_viewer()
     viewer.add_image(picture(200, 300))
@@ -269,19 +259,6 @@ def test_error_of_the_run_is_told_and_raised_again(make_napari_viewer: Make, tmp
     assert (tmp_path / "taken.xt.zarr").read_text() == "mine"
     assert len(viewer.layers) == 1
     assert run(viewer, out=tmp_path / "free.xt.zarr").wait(LONG).complete
-
-
-def test_many_boxes_become_points(make_napari_viewer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boxes, "SHAPES_UP_TO", 10)
-    viewer = make_napari_viewer()
-    viewer.add_image(picture(300, 300))
-    prediction = run(viewer, out=tmp_path / "a.xt.zarr").wait(LONG)
-    assert len(prediction.boxes) > 10
-    layer = by_role(viewer)["boxes"]
-    assert isinstance(layer, Points)
-    assert len(layer.data) == len(prediction.boxes)
-    assert list(layer.features["id"]) == list(prediction.boxes["id"])
-    assert len(viewer.layers) == 4
 
 
 def test_refreshes_are_rare(make_napari_viewer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

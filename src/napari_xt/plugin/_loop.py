@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 
 from qtpy.QtCore import QCoreApplication, QEventLoop, QObject, QThread, QTimer, Signal  # type: ignore[attr-defined]
+
+WAIT_S = 0.02
 
 
 class _Later(QObject):  # type: ignore[misc,unused-ignore]
@@ -60,3 +64,18 @@ def handle_events_until(over: Callable[[], bool], seconds: float) -> None:
     if not over():
         loop.exec()
     timer.stop()
+
+
+def wait_until(over: Callable[[], bool], timeout: float | None = None) -> bool:
+    """Wait until ``over`` says so, at most ``timeout`` seconds; the window lives on meanwhile. Whether it does."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
+
+    def ends() -> bool:
+        return over() or time.monotonic() > end
+
+    if is_viewer_thread():
+        handle_events_until(ends, WAIT_S)
+        return over()
+    while not ends():
+        time.sleep(WAIT_S)
+    return over()

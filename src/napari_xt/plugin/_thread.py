@@ -6,6 +6,7 @@ Knows Qt and iterators; must not know what the events mean.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,11 +16,10 @@ from napari.qt.threading import GeneratorWorker, create_worker
 from napari.viewer import Viewer
 from qtpy.QtCore import QEventLoop, QObject, QTimer, Signal  # type: ignore[attr-defined]
 
-from napari_xt.engine.events import Event
 from napari_xt.errors import RunError
 from napari_xt.plugin._loop import is_viewer_thread
 
-Make = Callable[[], Iterator[Event]]
+Make = Callable[[], Iterator[Any]]
 
 _going_on: set[Pull] = set()  # Qt does not keep what its signals are connected to
 
@@ -66,20 +66,21 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
     def __init__(
         self,
         make: Make,
-        deliver: Callable[[Event], None],
+        deliver: Callable[[Any], None],
         ended: Callable[[Exception | None], None],
         viewer: Viewer,
     ) -> None:
-        if not is_viewer_thread():
-            raise RunError("run", "was called from another thread than the viewer's", "call it from napari's console")
+        check_thread()
         super().__init__()
         self._deliver, self._ended = deliver, ended
         self._error: Exception | None = None
         self._done = threading.Event()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._calling = False
         self._worker = create_worker(_pulled, make, _worker_class=_Worker, _start_thread=False)
         self._worker.yielded.connect(self._take)
         self._worker.finished.connect(self._finish)
-        viewer.window._qt_window.destroyed.connect(self.stop)  # noqa: SLF001 - napari stops workers of the current viewer alone
+        when_closed(viewer, self.stop)
         _going_on.add(self)
         self._worker.start()
 
@@ -99,24 +100,64 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
             self.over.connect(loop.quit)
             if timeout is not None:
                 QTimer.singleShot(round(timeout * 1000), loop.quit)
+            QTimer.singleShot(0, self._catch_up)  # who waits inside of a call waits for those after it
             loop.exec()
             self.over.disconnect(loop.quit)
         return self._done.is_set()
 
-    def _take(self, event: Event | _Raised) -> None:
+    def _take(self, event: Any) -> None:
+        self._call(lambda: self._give(event))
+
+    def _finish(self) -> None:
+        self._call(self._end)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        """Call after all that came before and never inside of it: who handles an event may let Qt handle others."""
+        self._calls.append(call)
+        if not self._calling:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._calling = True
+        try:
+            while self._calls:
+                self._calls.popleft()()
+        finally:
+            self._calling = False
+            if self._calls:
+                QTimer.singleShot(0, self._catch_up)
+
+    def _give(self, event: Any) -> None:
         if isinstance(event, _Raised):
             self._error = event.error
         elif not self._worker.abort_requested:
             self._deliver(event)
 
-    def _finish(self) -> None:
+    def _end(self) -> None:
         self._done.set()
         self._ended(self._error)
         self.over.emit()
         _going_on.discard(self)
 
 
-def _pulled(make: Make) -> Iterator[Event | _Raised]:
+def check_thread() -> None:
+    """Refuse to go on in another thread than the viewer's.
+
+    Raises
+    ------
+    RunError
+        This is another one.
+    """
+    if not is_viewer_thread():
+        raise RunError("run", "was called from another thread than the viewer's", "call it from napari's console")
+
+
+def when_closed(viewer: Viewer, call: Callable[[], None]) -> None:
+    """Call ``call`` when the window of a viewer goes."""
+    viewer.window._qt_window.destroyed.connect(call)  # noqa: SLF001 - napari stops workers of the current viewer alone
+
+
+def _pulled(make: Make) -> Iterator[Any]:
     try:
         with closing(make()) as events:  # type: ignore[type-var]
             yield from events

@@ -37,6 +37,11 @@ class Contexts:
         going_on = [handle for handle in self._of(layer) if not handle.state.over]
         return going_on[-1] if going_on else self._shown(layer)
 
+    def of_store(self, store: Path) -> RunHandle | None:
+        """The run that is writing or has written ``store``, where it can still be shown."""
+        every = [handle for runs in self._runs.values() for handle in runs if handle.state.out == str(store)]
+        return next((handle for handle in reversed(every) if handle.whole or not handle.state.over), None)
+
     def show(self, handle: RunHandle, context: bool) -> RunHandle:
         """Show what ``handle`` ran with or without context, in the place of what is shown over its image.
 

@@ -6,17 +6,25 @@ Owns the one policy of when layers are refreshed. Knows layers and stores; must 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Self
 
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
 
 from napari_xt.engine.events import Event, RegionDone, RunFailed, RunFinished, RunStarted
+from napari_xt.io.layout import Status
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.plugin.boxes import COLORED_BY, LayerData, exchange, in_color_of, kind_for, set_boxes
+from napari_xt.plugin.boxes import LayerData, exchange
+from napari_xt.plugin.boxes_in_view import follow_camera, insert_quietly
+from napari_xt.plugin.hover import tell_regions
 from napari_xt.plugin.overlays import TAG, Overlay, Place, Role, layer_data
 from napari_xt.plugin.previews import PreviewPicture, preview_layer
 from napari_xt.plugin.synthetic import synthetic_name
+from napari_xt.plugin.toggle import bind_toggle
+from napari_xt.plugin.views import keep_looks
 
+STATUS = {"final": Status.DONE, "failed": Status.FAILED, "skipped": Status.SKIPPED}
 READ_S = 0.1  # what is new is read at most so often
 REFRESH_S = 0.2  # layers are refreshed at most so often
 SHOW_SHARE = 10  # drawing boxes takes at most one part in so many of the time
@@ -53,10 +61,26 @@ class LiveLayers:
         self._previews: PreviewPicture | None = None
         self._settled = False  # regions were, since the overlay was read
         self._run_id = ""
+        self._place: Place | None = None
         self._layers: dict[Role, Layer] | None = None
         self._shown = (0, 0)  # versions of mask and tables
         self._shown_previews = 0
         self._next = self._next_boxes = self._next_read = 0.0
+
+    @classmethod
+    def of_opened(
+        cls, viewer: Viewer, image: Layer, overlay: Overlay, layers: Mapping[Role, Layer], place: Place
+    ) -> Self:
+        """Those of a prediction that was opened: ``layers`` show ``overlay`` already, at ``place``."""
+        live = cls(viewer, image)
+        live.prediction, live._overlay, live._layers = overlay.prediction, overlay, dict(layers)
+        live._shown, live._place = (overlay.mask_version, overlay.tables_version), place
+        return live
+
+    @property
+    def there(self) -> bool:
+        """Whether any of the run's layers is still in the viewer."""
+        return any(layer in self._viewer.layers for layer in (self._layers or {}).values())
 
     @property
     def shown(self) -> bool:
@@ -77,6 +101,7 @@ class LiveLayers:
             self._overlay = Overlay(self.prediction)
             if event.plan.preview and not self.prediction.complete:
                 self._previews = PreviewPicture(self.prediction)
+                self._overlay.show_rest(hatched=False)
         elif isinstance(event, (RunFinished, RunFailed)):
             self.read_all()
         else:
@@ -88,12 +113,27 @@ class LiveLayers:
         """Read all that the store holds by now."""
         if self._overlay is not None:
             self._overlay.read(all=True)
+            self._overlay.show_rest(hatched=True)
         if self._previews is not None:
             self._previews.read()
 
+    def read_settled(self, known: set[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Read the regions that were settled since those that are ``known`` by row and column; return all of them."""
+        if self._overlay is None:
+            return known
+        prediction = self._overlay.prediction
+        table = prediction.scores
+        places = zip(table["region_row"].tolist(), table["region_col"].tolist(), strict=True)
+        settled = dict(zip(places, table["status"], strict=True))
+        for row, col in settled.keys() - known:
+            status = Status[settled[row, col].upper()]
+            self._overlay.mark(prediction.layout.grid.region(row, col), status)
+        self._overlay.read(all=True)
+        return set(settled)
+
     def _mark(self, event: RegionDone) -> None:
         if self._overlay is not None and event.kind != "preview":
-            self._overlay.mark(event.region)
+            self._overlay.mark(event.region, STATUS[event.kind])
             self._settled = True
         if self._previews is not None:
             self._previews.mark(event.region, event.kind)
@@ -124,10 +164,10 @@ class LiveLayers:
         if self._previews is not None and self._previews.version != self._shown_previews:
             self._shown_previews = self._previews.version
             self._refresh("preview")
-        if overlay.tables_version != tables and (now or at >= self._next_boxes):
+        if now or (overlay.tables_version != tables and at >= self._next_boxes):
             self._refresh("scores")
-            if self._show_boxes(overlay, all=now):
-                tables = overlay.tables_version
+            self._show_boxes(overlay, all=now)
+            tables = overlay.tables_version
             self._next_boxes = at + SHOW_SHARE * (time.monotonic() - at)
         self._shown = mask, tables
 
@@ -137,6 +177,8 @@ class LiveLayers:
         self._previews = None
         if (layer := self._there("preview")) is not None:
             self._viewer.layers.remove(layer)
+        if self.prediction is not None and self.there:
+            keep_looks(self._viewer, self.prediction.header, self._layers or {})
 
     def show_again(self) -> None:
         """Put this run's layers back in the place of another run's over the same image."""
@@ -145,7 +187,7 @@ class LiveLayers:
 
     def _add(self, overlay: Overlay) -> None:
         """Put this run's layers in the place of an earlier run's over the same image."""
-        place = Place.of_layer(self.image)
+        place = self._place or Place.of_layer(self.image)
         old = self._earlier()
         tag = {"run_id": self._run_id, "store": str(overlay.prediction.path), "image": str(self.image.unique_id)}
         self._shown = overlay.mask_version, overlay.tables_version
@@ -159,12 +201,15 @@ class LiveLayers:
             self._layers["preview"] = self._put(data, None, below=self._layers["mask"])
         for layer in old.values():
             self._viewer.layers.remove(layer)
+        self._show_boxes(overlay, all=True)
+        tell_regions(self._viewer)
+        bind_toggle(self._viewer)
 
     def _earlier(self) -> dict[str, Layer]:
         """The layers, by role, of earlier runs over this image."""
         image = str(self.image.unique_id)
         tags = [(layer, layer.metadata[TAG]) for layer in self._viewer.layers if is_run_layer(layer)]
-        return {tag["role"]: layer for layer, tag in tags if tag.get("image") == image}
+        return {tag["role"]: layer for layer, tag in tags if tag.get("image") == image and tag["role"] != "density"}
 
     def _put(self, data: LayerData, old: Layer | None, below: Layer | None = None) -> Layer:
         """The layer of ``data``, in the old one's place and as visible, in the same object where that can be.
@@ -174,36 +219,25 @@ class LiveLayers:
         if old is not None and _takes(old, data):
             _replace(old, data)
             return old
-        layer = Layer.create(*data if old is None or kind(old) not in COLORED_BY else in_color_of(old, data))
+        layer = Layer.create(*data)
         layers = self._viewer.layers
-        active, place = layers.selection.active, len(layers) if below is None else layers.index(below)
+        place = len(layers) if below is None else layers.index(below)
         if old is not None:
             place = layers.index(old)
             for name in ("name", "visible", "opacity", "blending"):
                 setattr(layer, name, getattr(old, name))
             layers.remove(old)
-        if active not in layers:
-            layers.insert(place, layer)
-            return layer
-        with layers.selection.events.active.blocker():  # inserting selects; what the user selected stays selected
-            layers.insert(place, layer)
-            layers.selection.active = active
+        insert_quietly(self._viewer, layer, place)
         return layer
 
     def _refresh(self, role: Role) -> None:
         if (layer := self._there(role)) is not None:
             layer.refresh(extent=False)
 
-    def _show_boxes(self, overlay: Overlay, *, all: bool) -> bool:
-        """Show the boxes, or some of the new ones; whether none is lacking."""
-        layer = self._there("boxes")
-        if layer is None or self._layers is None:
-            return True
-        if kind(layer) == kind_for(overlay.boxes):
-            return set_boxes(layer, overlay.boxes, all=all)
-        data = layer_data(overlay, "boxes", Place.of_layer(self.image), synthetic_name(self.image), layer.metadata[TAG])
-        self._layers["boxes"] = self._put(data, layer)
-        return True
+    def _show_boxes(self, overlay: Overlay, *, all: bool) -> None:
+        """Show the boxes, or first some of the new ones."""
+        if (layer := self._there("boxes")) is not None:
+            follow_camera(self._viewer, layer, overlay.table).take(overlay.table, all=all)
 
     def _there(self, role: Role) -> Layer | None:
         layer = (self._layers or {}).get(role)
@@ -227,13 +261,10 @@ def _replace(old: Layer, data: LayerData) -> None:
     """Show ``data`` in ``old``, in the style that ``old`` has."""
     pixels, meta, kind_of_data = data
     if kind_of_data == "shapes":
-        exchange(old, range(old.nshapes), pixels)
+        exchange(old, range(old.nshapes), [])  # what follows the camera draws the new ones
+        old.features = meta["features"][:0]
     else:
         old.data = pixels
-    if kind_of_data in ("shapes", "points"):
-        old.features = meta["features"]
-    if kind_of_data == "points":
-        old.size = meta["size"]
     for name in ("scale", "translate", "units", "rotate", "shear", "affine", "metadata"):
         if name in meta:
             setattr(old, name, meta[name])

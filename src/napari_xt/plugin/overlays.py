@@ -15,11 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Frame, Region
-from napari_xt.io.layout import Layout
+from napari_xt.io.layout import Layout, Status
 from napari_xt.io.prediction import Prediction
 from napari_xt.io.swatches import COLOURS
 from napari_xt.io.synthetic import MASK
+from napari_xt.plugin.box_table import BoxTable
 from napari_xt.plugin.boxes import LayerData, boxes_layer
+from napari_xt.plugin.composed import FAILED, NAMES, UNKNOWN, ComposedMask
+from napari_xt.plugin.regions import Regions
 
 Role = Literal["scores", "preview", "mask", "boxes"]
 
@@ -28,6 +31,7 @@ TABLES_EVERY_S = 1.0
 TABLES_SHARE = 10  # reading the tables takes at most one part in so many of the time
 SCORE_CELLS = 2048  # of the scores' picture along a side, at most
 CLASS_COLORS = {name: (*color, 255) for name, color in zip(MASK[1:], COLOURS, strict=True)}  # synthetic: of its rings
+STRIPES = {UNKNOWN: (0.5, 0.5, 0.5, 1.0), FAILED: (0.85, 0.15, 0.15, 1.0)}  # over what is not known
 SCORE_SPLIT = 16  # cells of it along a region's side, so that it ends where the image ends
 
 
@@ -80,13 +84,19 @@ class Overlay:
     roles
         Which layers the prediction has, lowest first.
     mask
-        uint8 levels ``(y, x)`` in run pixels, finest first: Zarr arrays, the coarsest in memory, as napari never reads
-        a stored coarsest level twice.
+        uint8 levels ``(y, x)`` in run pixels, finest first, of ``composed``; empty where there is no mask.
+    composed
+        The mask at a threshold, see `ComposedMask`; None where there is none.
     scores
-        float32 ``(y, x)``, the mean class of each region, 0 = surely the first class, 1 = surely the last; NaN where
-        there is none.
-    boxes
-        The prediction's boxes, ``prediction.boxes``.
+        float32 ``(y, x)``, how likely each region is of ``score_class``; NaN where that is not known.
+    score_class
+        One of ``layout.scores``; set it with `choose`.
+    regions
+        What is known of each region, see `Regions`.
+    label
+        The image's, ``prediction.label``.
+    table
+        The prediction's boxes at any score; where ``roles`` has them.
     mask_version, tables_version
         Numbers that grow when `read` found something new.
     """
@@ -96,9 +106,10 @@ class Overlay:
         layout = prediction.layout
         there = {"scores": layout.scores, "mask": layout.mask, "boxes": layout.boxes}
         self.roles: tuple[Role, ...] = tuple(role for role, names in there.items() if names)  # type: ignore[misc]
-        self.mask: list[Any] = list(prediction.mask)
-        if self.mask:
-            self.mask[-1] = np.asarray(prediction.mask[-1])
+        self.composed = ComposedMask(prediction) if prediction.mask else None
+        self.mask: list[Any] = self.composed.levels if self.composed else []
+        self.regions = Regions(layout)
+        self.score_class = (layout.scores or ("",))[-1]
         self._split = max(1, min(SCORE_SPLIT, SCORE_CELLS // max(layout.grid.shape)))
         self.score_cell_px = layout.grid.region_px / self._split
         shape = tuple(int(np.ceil(size / self.score_cell_px)) for size in layout.shape)
@@ -107,11 +118,17 @@ class Overlay:
         self._dirty: set[tuple[int, int]] = set()
         self._next_tables = 0.0
         self.read(all=True)
+        if not self.mask_version:
+            self._redraw()
 
-    def mark(self, region: Region) -> None:
+    def __deepcopy__(self, memo: object) -> Overlay:
+        return self  # a copy of a layer shows the same store
+
+    def mark(self, region: Region, status: Status = Status.DONE) -> None:
         """``region`` (run px) is in the store."""
-        if not self.mask:
+        if self.composed is None:
             return
+        self.composed.settle(region, status)
         side = self._coarse_chunk * self._factor
         cells = region.inner.scale(1 / side, 1 / side)
         self._dirty |= {(r, c) for r in range(cells.y0, cells.y1) for c in range(cells.x0, cells.x1)}
@@ -126,6 +143,33 @@ class Overlay:
             took = time.monotonic() - began
             self._next_tables = began + max(TABLES_EVERY_S, TABLES_SHARE * took)
 
+    def choose(self, name: str) -> None:
+        """Show the scores of the class ``name`` of ``layout.scores``."""
+        self.score_class = name
+        self.scores[:] = self._score_cells()
+        self.tables_version += 1
+
+    def px_per_cell(self, role: Role) -> tuple[float, float]:
+        """Level-0 pixels ``(y, x)`` along the sides of a cell of a layer's finest level."""
+        if role == "boxes":
+            return 1.0, 1.0
+        fy, fx = self.prediction.layout.frame.px_per_run
+        side = self.score_cell_px if role == "scores" else 1.0
+        return fy * side, fx * side
+
+    def show_rest(self, *, hatched: bool) -> None:
+        """Hatch the regions that are not settled in the mask, or leave them to previews."""
+        if self.composed is not None and self.composed.hides_rest == hatched:
+            self.composed.hides_rest = not hatched
+            self._redraw()
+
+    def _redraw(self) -> None:
+        """Read all of the coarsest level again."""
+        if self.composed is not None:
+            for part in self.composed.parts():
+                self.composed.update(part)
+            self.mask_version += 1
+
     @property
     def _factor(self) -> int:
         return 1 << (len(self.mask) - 1)
@@ -135,25 +179,27 @@ class Overlay:
         return int(self.prediction.mask[-1].chunks[0])
 
     def _read_mask(self) -> None:
-        stored, side = self.prediction.mask[-1], self._coarse_chunk
+        side, (height, width) = self._coarse_chunk, self.mask[-1].shape
         while self._dirty:
             row, col = self._dirty.pop()
-            cut = (slice(row * side, (row + 1) * side), slice(col * side, (col + 1) * side))
-            self.mask[-1][cut] = stored[cut]
+            y, x = row * side, col * side
+            if self.composed is not None:
+                self.composed.update((slice(y, min(y + side, height)), slice(x, min(x + side, width))))
         self.mask_version += 1
 
     def _read_tables(self) -> None:
+        self.regions.take(self.prediction.scores)
+        self.label = self.prediction.label
+        if self.composed is not None and self.composed.take_states(self.regions.status):
+            self._redraw()
         if "scores" in self.roles:
             self.scores[:] = self._score_cells()
         if "boxes" in self.roles:
-            self.boxes: pd.DataFrame = self.prediction.boxes
+            self.table = box_table(self.prediction)
         self.tables_version += 1
 
     def _score_cells(self) -> NDArray[np.float32]:
-        table = self.prediction.scores
-        regions = np.full(self.prediction.layout.grid.shape, np.nan, np.float32)
-        p = table[[f"p:{name}" for name in self.prediction.layout.scores or ()]].to_numpy(np.float64)
-        regions[table["region_row"], table["region_col"]] = p @ np.linspace(0, 1, p.shape[1])
+        regions = self.regions.of_class(self.score_class)
         cells = regions.repeat(self._split, axis=0).repeat(self._split, axis=1)
         return cells[: self.scores.shape[0], : self.scores.shape[1]]
 
@@ -176,13 +222,22 @@ def layer_data(overlay: Overlay, role: Role, place: Place, name: str, tag: Mappi
     """
     make = {"mask": _mask_layer, "boxes": _boxes_layer, "scores": _scores_layer}[role]
     data, meta, kind = make(overlay, place)
-    about = {"name": f"{name} - xT {role}", "metadata": {TAG: {**tag, "role": role}}}
+    about = {"name": f"{name} - xT {role}", "metadata": {TAG: {**tag, "role": role, "overlay": overlay}}}
     return data, {**meta, **about}, kind
 
 
 def class_colors(layout: Layout) -> list[tuple[int, int, int, int]]:
     """The colour of each mask class, ``(r, g, b, a)`` in 0..255."""
     return [CLASS_COLORS.get(name, layout.rgba(value)) for value, name in enumerate(layout.mask or ())]
+
+
+def box_table(prediction: Prediction) -> BoxTable:
+    """The boxes of a prediction at any score; a class has its colour in the mask where it is one of its classes."""
+    layout, masked = prediction.layout, prediction.layout.mask or ()
+    names = layout.boxes or ()
+    of_mask = dict(zip(masked, class_colors(layout), strict=True))
+    colors = [of_mask.get(name, layout.rgba(len(masked) + i)) for i, name in enumerate(names, start=not masked)]
+    return BoxTable.of(prediction.merged(), names, colors, prediction.threshold, layout.frame.shape_px)
 
 
 def mask_style(names: Sequence[str], colors: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -196,7 +251,7 @@ def mask_style(names: Sequence[str], colors: Sequence[Sequence[int]]) -> dict[st
 
 
 def _boxes_layer(overlay: Overlay, place: Place) -> LayerData:
-    data, style, kind = boxes_layer(overlay.boxes)
+    data, style, kind = boxes_layer(overlay.table)
     return data, {**style, **place.cells(1, 1)}, kind
 
 
@@ -204,13 +259,20 @@ def _mask_layer(overlay: Overlay, place: Place) -> LayerData:
     layout = overlay.prediction.layout
     meta = {
         "multiscale": len(overlay.mask) > 1,
-        **mask_style(layout.mask or (), class_colors(layout)),
+        **_hatched(mask_style(layout.mask or (), class_colors(layout))),
         **place.cells(*layout.frame.px_per_run),
     }
     return overlay.mask if len(overlay.mask) > 1 else overlay.mask[0], meta, "labels"
 
 
+def _hatched(style: dict[str, Any]) -> dict[str, Any]:
+    """With the names and colours of what is not known."""
+    rest = pd.DataFrame({"index": list(NAMES), "class": list(NAMES.values())})
+    features = pd.concat([style["features"], rest], ignore_index=True)
+    return {**style, "features": features, "colormap": style["colormap"] | STRIPES}
+
+
 def _scores_layer(overlay: Overlay, place: Place) -> LayerData:
     fy, fx = (overlay.score_cell_px * f for f in overlay.prediction.layout.frame.px_per_run)
-    style = {"colormap": "magma", "contrast_limits": (0.0, 1.0), "opacity": 0.3, "blending": "additive"}
+    style = {"colormap": "viridis", "contrast_limits": (0.0, 1.0), "opacity": 0.4, "blending": "translucent"}
     return overlay.scores, {**style, "rgb": False, **place.cells(fy, fx)}, "image"

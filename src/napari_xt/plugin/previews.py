@@ -14,16 +14,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Box, Region
+from napari_xt.io.layout import Status
 from napari_xt.io.patches import cells, every
 from napari_xt.io.prediction import Prediction
 from napari_xt.io.preview import NONE, UNREADABLE, open_previews
 from napari_xt.plugin.boxes import LayerData
+from napari_xt.plugin.composed import pattern
 from napari_xt.plugin.overlays import TAG, Place, class_colors, mask_style
 
 MOST_CELLS = 8192  # of the picture along a side: of a larger image every n-th cell is shown
 COARSEST_CELLS = 2048  # the picture's levels end at the first that is not larger
 PALE = 0.5  # of the mask's opacity
-NOT_COMPUTED = (0.45, 0.45, 0.45, 0.8)  # a veil: what is not known does not look like background
+NOT_COMPUTED = (0.5, 0.5, 0.5, 0.8)  # stripes: what is not known does not look like background
+BETWEEN, GAP = 254, (0.5, 0.5, 0.5, 0.25)  # the value and colour between the stripes
 
 
 class PreviewPicture:
@@ -35,7 +38,7 @@ class PreviewPicture:
     ----------
     levels
         uint8 ``(y, x)``, finest first, views of one array in memory: the class that a region has on its own; 0 where it
-        is background or where the mask shows what is known; `NONE` where nothing is known.
+        is background or where the mask shows what is known; in stripes `NONE` and `BETWEEN` where nothing is known.
     cell_px
         Run pixels along a side of a cell of the finest level.
     version
@@ -48,7 +51,7 @@ class PreviewPicture:
         self._step = -(-max(layout.probability_shape) // MOST_CELLS)
         self.cell_px = layout.stride * self._step
         shape = [-(-cells // self._step) for cells in layout.probability_shape]
-        self.levels: list[NDArray[np.uint8]] = [np.full(shape, NONE, np.uint8)]
+        self.levels: list[NDArray[np.uint8]] = [_striped((slice(0, shape[0]), slice(0, shape[1])))]
         while max(self.levels[-1].shape) > COARSEST_CELLS:
             self.levels.append(self.levels[-1][::2, ::2])
         self.version = 0
@@ -70,7 +73,7 @@ class PreviewPicture:
                 previews.setdefault(region.row // self._layout.grid.block_regions, []).append(region)
             else:
                 cut = cells(self._layout.cells(region.inner), self._step).slices
-                self.levels[0][cut] = NONE if kind == "failed" else 0
+                self.levels[0][cut] = 0
         for regions in previews.values():
             with suppress(*UNREADABLE):
                 self._read(regions)
@@ -83,7 +86,7 @@ class PreviewPicture:
         classes = np.asarray(open_previews(self._path, self._layout)[bounds.slices])
         for box in boxes:
             to, values = every(classes[box.shift(-y0, -x0).slices], box, self._step)
-            self.levels[0][to.slices] = values
+            self.levels[0][to.slices] = np.where(values == NONE, _striped(to.slices), values)
 
     def _take_up(self, prediction: Prediction) -> None:
         """Take what a stopped run has left."""
@@ -99,21 +102,29 @@ class PreviewPicture:
 def preview_layer(
     picture: PreviewPicture, prediction: Prediction, place: Place, name: str, tag: Mapping[str, Any]
 ) -> LayerData:
-    """The layer of ``picture``: the mask's colours, paler, and a veil over what is not known. See `layer_data`."""
+    """The layer of ``picture``: the mask's colours, paler, and stripes over what is not known. See `layer_data`."""
     layout = prediction.layout
     names = layout.mask or ()
     style = mask_style(names, class_colors(layout))
     colormap = {value: (*color[:3], PALE * color[3]) for value, color in style["colormap"].items()}
-    classes = pd.DataFrame({"index": [*range(len(names)), NONE], "class": [*names, "not computed yet"]})
+    rest = [BETWEEN, NONE]
+    classes = pd.DataFrame({"index": [*range(len(names)), *rest], "class": [*names, *["not computed yet"] * len(rest)]})
     fy, fx = (picture.cell_px * f for f in layout.frame.px_per_run)
     several = len(picture.levels) > 1
     meta = {
         **style,
         "features": classes,
-        "colormap": colormap | {NONE: NOT_COMPUTED},
+        "colormap": colormap | {NONE: NOT_COMPUTED, BETWEEN: GAP},
         "multiscale": several,
         "name": f"{name} - xT preview",
         "metadata": {TAG: {**tag, "role": "preview"}},
         **place.cells(fy, fx),
     }
     return picture.levels if several else picture.levels[0], meta, "labels"
+
+
+def _striped(part: tuple[slice, slice]) -> NDArray[np.uint8]:
+    """What a part of the picture is where nothing is known."""
+    (y0, y1), (x0, x1) = ((cut.start, cut.stop) for cut in part)
+    stripes = pattern(Status.NOT_YET, (y1 - y0, x1 - x0), y0, x0)
+    return np.where(stripes, np.uint8(NONE), np.uint8(BETWEEN))

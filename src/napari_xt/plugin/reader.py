@@ -6,11 +6,13 @@ Knows what napari's layers take; must not know Qt, models or runs.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +20,23 @@ from numpy.typing import NDArray
 from napari_xt.errors import ImageReadError, XTError
 from napari_xt.io.image import Image
 from napari_xt.io.intensity import measured_limits
-from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.io.prediction import PACKED, Prediction, open_prediction
 from napari_xt.io.pyramid import is_computed
 from napari_xt.io.source import Window, window
+from napari_xt.plugin.adopt import Made, adopt_soon
 from napari_xt.plugin.boxes import LayerData
 from napari_xt.plugin.filling import Filling, coarsest, is_heavy
 from napari_xt.plugin.level import Level, is_colour
 from napari_xt.plugin.opening import opened
 from napari_xt.plugin.overlays import Overlay, Place, layer_data
+from napari_xt.plugin.preferences import use_cache_folder
+from napari_xt.plugin.reopen import find_image
 
 T = TypeVar("T")
 
 PREDICTION = ".xt.zarr"
 SLIDES = (".svs", ".ndpi", ".scn", ".qptiff", ".bif", ".mrxs", ".vms", ".vmu", ".svslide")
-SUFFIXES = (".zarr", ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".npy", *SLIDES)
+SUFFIXES = (".zarr", ".xt.zarr.zip", ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".npy", *SLIDES)
 PATIENCE_S = 10.0  # the coarsest level must come within this time
 SOON_S = 0.5  # the squares that tell what is to be shown of a large image
 SHOWN = (0.1, 99.9)  # percentiles of what is shown, where the file does not say it
@@ -62,8 +67,9 @@ def read_layers(path: str | os.PathLike[str]) -> list[LayerData]:
     XTError
         There is nothing that can be shown; it names the file.
     """
-    if os.fspath(path).rstrip("/\\").endswith(PREDICTION):
+    if os.fspath(path).rstrip("/\\").endswith((PREDICTION, PACKED)):
         return prediction_layers(open_prediction(path))
+    use_cache_folder()
     image = opened(os.fspath(path))
     return NO_LAYERS if image is None else image_layers(image)
 
@@ -102,13 +108,19 @@ def _apart(image: Image, held: Mapping[int, NDArray[Any]], pixels: NDArray[Any] 
 
 
 def prediction_layers(prediction: Prediction) -> list[LayerData]:
-    """The image (its overview where it has gone), mask, boxes and scores of a prediction."""
-    shown = _source_layers(prediction)
+    """The image (its overview where it has gone), mask, boxes and scores of a prediction.
+
+    In a viewer they come as they were seen last, and grow where another process is writing the prediction.
+    """
+    whole = _source_layers(prediction)
+    shown = whole or [_overview(prediction)]
     name = str(shown[0][1]["name"]).removesuffix(" - overview")
     place = Place.of_frame(prediction.layout.frame)
-    tag = {"run_id": "", "store": str(prediction.path)}
-    overlay = Overlay(prediction)
-    return shown + [layer_data(overlay, role, place, name, tag) for role in overlay.roles]
+    made = Made(Overlay(prediction), shown, bool(whole), uuid4().hex)
+    tag = {"run_id": "", "store": str(prediction.path), "image": made.token}
+    layers = [layer_data(made.overlay, role, place, name, tag) for role in made.overlay.roles]
+    adopt_soon(made)
+    return shown + layers
 
 
 def shown_image(layer: Any) -> Any:
@@ -219,19 +231,25 @@ def _in_time(read: Callable[[], T], seconds: float) -> T | None:
 
 
 def _source_layers(prediction: Prediction) -> list[LayerData]:
-    """The image that was run, where it is still there, else the overview in the store."""
-    path = prediction.header.notes.get("image")
-    if isinstance(path, str) and os.path.isabs(path) and os.path.exists(path):
-        try:
-            image = opened(path)
-            if image is None:
-                return [_overview(prediction)]
-            if image.shape == prediction.layout.frame.shape_px:
-                return image_layers(image)
-            image.close()
-        except XTError:
-            pass  # the overview shows what it was
-    return [_overview(prediction)]
+    """The image that was run, none where it has gone: the overview shows what it was."""
+    image = find_image(prediction, opened, _asker())
+    try:
+        return [] if image is None else image_layers(image)
+    except XTError:
+        return []
+
+
+def _asker() -> Callable[[str], str | None] | None:
+    """What asks the user for a path; None where nobody sits before a window that lives."""
+    if "qtpy.QtCore" not in sys.modules:
+        return None
+    from napari_xt.plugin._loop import is_handling_events
+
+    if not is_handling_events():
+        return None
+    from napari_xt.plugin.widgets.where import ask_for_image
+
+    return ask_for_image
 
 
 def _overview(prediction: Prediction) -> LayerData:
@@ -243,7 +261,7 @@ def _overview(prediction: Prediction) -> LayerData:
         pixels = pixels[0]
     fy, fx = (f * layout.overview_factor for f in layout.frame.px_per_run)
     place = Place.of_frame(layout.frame).cells(fy, fx)
-    name = Path(prediction.path).name.removesuffix(PREDICTION)
+    name = Path(prediction.path).name.removesuffix(".zip").removesuffix(PREDICTION)
     return pixels, {"name": f"{name} - overview", "rgb": rgb, **place}, "image"
 
 

@@ -6,6 +6,7 @@ Joins engine, layers and thread; must not know widgets.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,11 @@ from napari_xt.engine.events import Event, Notice
 from napari_xt.engine.focus import Focus
 from napari_xt.engine.plan import Model, Plan, plan
 from napari_xt.engine.settings import RunSettings
+from napari_xt.engine.unfinished import Unfinished, unfinished
 from napari_xt.errors import ImageNotFoundError, SettingsError, XTError
+from napari_xt.io.image import Image, open_image
 from napari_xt.io.prediction import Prediction
-from napari_xt.model.zoo import describe, find_model
+from napari_xt.model.zoo import ModelInfo, describe, find_model
 from napari_xt.plugin.session import RunState, Session
 
 if TYPE_CHECKING:
@@ -26,11 +29,13 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_xt.plugin._thread import Pull
+    from napari_xt.plugin.activity import Activity
     from napari_xt.plugin.live import LiveLayers
     from napari_xt.plugin.view import Follower
 
 KEEP: Final = "features"  # who looks at a result switches the context on and off
 _sessions: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
+_activities: WeakKeyDictionary[Viewer, Activity] = WeakKeyDictionary()  # as long as the viewer
 
 
 def run(
@@ -43,7 +48,8 @@ def run(
 ) -> RunHandle:
     """Run a model over an image of a viewer; its layers appear and grow while it goes on.
 
-    Returns at once. Layers of an earlier run over the same image are reused.
+    Returns at once; where another run is going on in this viewer it waits for its turn. Layers of an earlier run over
+    the same image are reused.
 
     Parameters
     ----------
@@ -62,7 +68,7 @@ def run(
     Raises
     ------
     XTError
-        The image, the model or an option can't be used, or another run is going on in this viewer.
+        The image, the model or an option can't be used.
     """
     from napari_xt.plugin.view import plain
 
@@ -85,7 +91,12 @@ def start(viewer: Viewer, layers: Sequence[Layer], job: Job) -> RunHandle:
 
 def session_of(viewer: Viewer) -> Session:
     """The runs of ``viewer``."""
-    return _sessions.setdefault(viewer, Session())
+    from napari_xt.plugin.activity import Activity
+
+    if viewer not in _sessions:
+        _sessions[viewer] = Session()
+        _activities[viewer] = Activity(_sessions[viewer])
+    return _sessions[viewer]
 
 
 def planned(layers: Sequence[Layer], model: Model | str | os.PathLike[str], settings: RunSettings) -> Plan:
@@ -102,6 +113,28 @@ def planned(layers: Sequence[Layer], model: Model | str | os.PathLike[str], sett
     known = describe(find_model(model)) if isinstance(model, (str, os.PathLike)) else model
     refuse_real(known, layers[0])
     return plan(image_of(layers), known, replace(settings, keep=settings.keep or KEEP))
+
+
+def preflight(
+    layers: Sequence[Layer], model: ModelInfo, settings: RunSettings, out: str | os.PathLike[str] | None = None
+) -> tuple[Plan, Unfinished | None]:
+    """What a run would do, and the stopped run that it would go on with; reads pixels, so best in a thread.
+
+    Raises
+    ------
+    XTError
+        As `run` would.
+    """
+    from napari_xt.plugin.channels import image_of
+
+    settings = replace(settings, keep=settings.keep or KEEP)
+    made, image = planned(layers, model, settings), image_of(layers)
+    opened = open_image(image, pixel_size=settings.pixel_size, plane=settings.plane)
+    try:
+        return made, unfinished(opened, model, settings, made, out)
+    finally:
+        if not isinstance(image, Image):
+            opened.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,25 +166,23 @@ class RunHandle:
     """
 
     def __init__(self, viewer: Viewer, layers: Sequence[Layer], session: Session, job: Job) -> None:
-        from napari_xt.plugin._thread import Pull
+        from napari_xt.plugin._thread import check_thread, when_closed
         from napari_xt.plugin.live import LiveLayers
-        from napari_xt.plugin.view import Follower
 
+        check_thread()
         self.layers_run, self.job = tuple(layers), job
-        self.image = layer = self.layers_run[0]
-        self._session = session
+        self.image = self.layers_run[0]
+        self._viewer, self._session = viewer, session
+        self._pull: Pull | None = None
+        self._follower: Follower | None = None
         name = ", ".join(one.name for one in layers)
         self.state: RunState = session.start(name if job.settings.context else f"{name} without context")
-        self._live: LiveLayers = LiveLayers(viewer, layer)
-        live, focus, run_over = self._live, Focus(), self.layers_run
-        self._follower: Follower = Follower(viewer, layer, focus)
-        try:
-            self._pull: Pull = Pull(lambda: _events(live, run_over, job, focus), self._take, self._end, viewer)
-            self.state.stopper = self._pull.stop
-        except XTError as error:
-            self._follower.end()
-            session.end(self.state, error)
-            raise
+        self._live: LiveLayers = LiveLayers(viewer, self.image)
+        if self.state.phase == "queued":
+            self.state.starter, self.state.stopper = self._take_turn, self._leave
+            when_closed(viewer, self.cancel)
+        else:
+            self._begin()
         session.started.emit(self)
 
     def __repr__(self) -> str:
@@ -198,21 +229,47 @@ class RunHandle:
         XTError
             The run failed.
         """
-        if not self._pull.wait(timeout):
+        from napari_xt.plugin._loop import wait_until
+
+        end = None if timeout is None else time.monotonic() + timeout
+        wait_until(lambda: self.state.phase != "queued", timeout)
+        left = None if end is None else max(0.0, end - time.monotonic())
+        if self.state.phase == "queued" or (self._pull is not None and not self._pull.wait(left)):
             raise TimeoutError(f"{self.state.name}: the run is not over after {timeout:g} s")
         if self.state.error is not None:
             raise self.state.error
         return self.prediction
 
+    def _begin(self) -> None:
+        """Start the thread."""
+        from napari_xt.plugin._thread import Pull
+        from napari_xt.plugin.view import Follower
+
+        live, run_over, job, focus = self._live, self.layers_run, self.job, Focus()
+        self._follower = Follower(self._viewer, self.image, focus)
+        self._pull = Pull(lambda: _events(live, run_over, job, focus), self._take, self._end, self._viewer)
+        self.state.stopper = self._pull.stop
+
+    def _take_turn(self) -> None:
+        """Begin at last, unless the image has gone meanwhile."""
+        there = all(layer in self._viewer.layers for layer in self.layers_run)
+        self._begin() if there else self._leave()
+
+    def _leave(self) -> None:
+        """Wait no more."""
+        self._session.end(self.state, None)
+
     def _take(self, event: Event) -> None:
         self._live.show()
-        self._follower.look()
+        if self._follower is not None:
+            self._follower.look()
         self._session.take(self.state, event)
         if isinstance(event, Notice):
             _tell(event.text)
 
     def _end(self, error: Exception | None) -> None:
-        self._follower.end()
+        if self._follower is not None:
+            self._follower.end()
         self._live.end()
         self._session.end(self.state, error)
         if error is not None:
@@ -258,9 +315,10 @@ def wanted(viewer: Viewer, layers: Sequence[Layer], options: dict[str, object]) 
         An option or the layer can't be used.
     """
     from napari_xt.plugin.channels import axes_of
+    from napari_xt.plugin.preferences import preferred_settings
     from napari_xt.plugin.view import plain, plane_in_view
 
-    settings = RunSettings.of(**{"preview": True, "keep": KEEP} | options)
+    settings = RunSettings.of(**{"preview": True, "keep": KEEP} | preferred_settings() | options)
     if settings.plane is None and (plane := plane_in_view(plain(viewer), layers[0], axes_of(layers[0]))):
         return RunSettings.merged(settings, {"plane": plane})
     return settings

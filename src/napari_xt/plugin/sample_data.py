@@ -1,4 +1,4 @@
-"""Samples: a real aerial image with the tree crowns that people drew in it, and a synthetic slide that is computed.
+"""Samples: a real aerial image with the tree crowns that people drew in it, its mirror images, and what is made up.
 
 Knows where the files lie and how large the slide is; must not know Qt, models or runs.
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 
+import numpy as np
 import pandas as pd
 
 from napari_xt.io.image import open_image
+from napari_xt.io.mirrored import mirrored_scene
+from napari_xt.io.nuclei import PIXEL_UM, nuclei
 from napari_xt.io.synthetic import MASK, NEIGHBOURHOOD, REGION_PX, SyntheticSlide
 from napari_xt.plugin.boxes import LayerData, outlines, rectangles
 from napari_xt.plugin.overlays import CLASS_COLORS, Place, mask_style
 from napari_xt.plugin.reader import image_layers
 
 IMAGE, CROWNS = "samples/yellowstone.ome.tif", "samples/yellowstone.csv"
+MOSAIC = (25_000, 29_000)  # px
 SLIDE_PX = 8 * NEIGHBOURHOOD * REGION_PX  # 8 x 8 neighbourhoods
 
 
@@ -37,3 +41,18 @@ def context_proof() -> list[LayerData]:
     colors = [(0, 0, 0, 0), *(CLASS_COLORS[name] for name in MASK[1:])]
     about = {"name": "synthetic truth", "visible": False, "multiscale": True, **mask_style(MASK, colors)}
     return [*image_layers(open_image(slide)), (list(slide.truth), about, "labels")]
+
+
+def mosaic() -> list[LayerData]:
+    """The scene of Yellowstone and its mirror images side by side: a large real image that takes no disk."""
+    return image_layers(mirrored_scene(*MOSAIC))
+
+
+def fluorescence() -> list[LayerData]:
+    """A made-up field of stained nuclei, and each nucleus as it was drawn, off at first."""
+    picture, truth = nuclei()
+    image = open_image(picture, pixel_size=PIXEL_UM)
+    place = Place(image.scale, units=(image.unit, image.unit)).cells(1, 1)
+    limits = (float(picture.min()), float(np.percentile(picture, 99.9)))
+    style = {"name": "synthetic nuclei", "colormap": "gray", "contrast_limits": limits, **place}
+    return [(picture, style, "image"), (truth, {"name": "synthetic truth", "visible": False, **place}, "labels")]

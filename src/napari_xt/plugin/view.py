@@ -29,14 +29,19 @@ def plain(viewer: Viewer) -> Viewer:
 
 def visible_box(viewer: Viewer, layer: Layer) -> Box | None:
     """The part of an image layer that the canvas shows, in its level-0 pixels; None where it shows nothing of it."""
+    box = seen(viewer, layer).clip(Box(0, 0, *_shape(layer)))
+    return None if box.empty else box
+
+
+def seen(viewer: Viewer, layer: Layer) -> Box:
+    """What the canvas shows, in the pixels of any layer and beyond them."""
     height, width = viewer.window._qt_viewer.canvas.size  # noqa: SLF001 - see `plain`
     half = np.array([height, width]) / viewer.scene.camera.zoom / 2
     centre = np.asarray(viewer.scene.camera.center)[-2:]
     corners = itertools.product(*np.stack([centre - half, centre + half]).T)
     data = np.array([_to_data(viewer, layer, corner) for corner in corners]) + 0.5  # napari counts from pixels' middles
     first, last = np.floor(data.min(axis=0)), np.ceil(data.max(axis=0))
-    box = Box(int(first[0]), int(first[1]), int(last[0]), int(last[1])).clip(Box(0, 0, *_shape(layer)))
-    return None if box.empty else box
+    return Box(int(first[0]), int(first[1]), int(last[0]), int(last[1]))
 
 
 class Follower:

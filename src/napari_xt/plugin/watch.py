@@ -48,7 +48,7 @@ class Watch:
             self.faults.append(fault)
             due = time.monotonic() - self._said >= SAY_EVERY_S
             self._said = time.monotonic() if due else self._said
-        if due and _viewers():
+        if due and open_viewers():
             from napari.utils.notifications import show_warning
 
             place = f"level {fault.level} at y={fault.box.y0}, x={fault.box.x0}"
@@ -59,7 +59,7 @@ class Watch:
     def look_again(self) -> None:
         """Let the layers that show it fetch their pixels once more, soon. From any thread."""
         with self._lock:
-            if self._asked or not _viewers():
+            if self._asked or not open_viewers():
                 return
             self._asked = True
         from napari_xt.plugin._loop import on_viewer_thread
@@ -72,7 +72,7 @@ class Watch:
             layer.refresh()
 
     def _layers(self) -> Iterator[Any]:
-        for viewer in _viewers():
+        for viewer in open_viewers():
             for layer in viewer.layers:
                 data: Any = getattr(layer, "data", None)
                 levels: list[Any] = list(data) if getattr(layer, "multiscale", False) else [data]
@@ -80,7 +80,7 @@ class Watch:
                     yield layer
 
 
-def _viewers() -> list[Any]:
+def open_viewers() -> list[Any]:
     """The viewers that are open; without one there is nobody to tell."""
     module = sys.modules.get("napari.viewer")
     return list(module.Viewer._instances) if module else []  # noqa: SLF001 - current_viewer() is only one of them

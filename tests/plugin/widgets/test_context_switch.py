@@ -95,7 +95,7 @@ def test_switch_shows_the_other_and_runs_each_once(
 def test_before_a_run_it_is_a_setting(dock: Callable[..., Docked], qtbot: QtBot, tmp_path: Path) -> None:
     viewer, widget = dock(picture(130, 200))
     assert "see each other" in widget.form.context.toolTip()
-    assert widget.form.options() == {"outputs": ("mask", "boxes", "scores"), "device": "auto"}
+    assert widget.form.options() == {}
     widget.form.context.setChecked(False)
     assert widget.form.options()["context"] is False
     qtbot.waitUntil(lambda: "context off" in widget.card.text(), timeout=5000)
@@ -150,17 +150,20 @@ def test_switch_that_fails_is_told_and_set_back(dock: Callable[..., Docked], qtb
     assert widget.handle.state.phase == "failed"
 
     elsewhere = run(viewer, viewer.layers["scene 1"], out=tmp_path / "b.xt.zarr")
+    notification_manager.records.clear()
     widget.form.context.setChecked(False)
-    assert "a run is going on" in notification_manager.records[-1].message
-    assert widget.form.context.isChecked()
+    assert widget.handle.state.phase == "queued", "it waits its turn"
     elsewhere.cancel()
     elsewhere.wait(LONG_MS / 1000)
+    finish(qtbot, viewer)
+    assert "holds no prediction" in notification_manager.records[-1].message
+    assert widget.form.context.isChecked()
 
 
 def test_switch_keeps_the_part_of_the_image(dock: Callable[..., Docked], qtbot: QtBot, tmp_path: Path) -> None:
     viewer, widget = dock(picture(600, 600))
     viewer.scene.camera.center, viewer.scene.camera.zoom = (0, 300, 300), 6
-    widget.form.in_view.setChecked(True)
+    widget.area.in_view.setChecked(True)
     widget.run_button.click()
     finish(qtbot, viewer)
     viewer.scene.camera.center = (0, 100, 100)

@@ -58,7 +58,7 @@ def test_button_predicts_what_the_api_predicts(dock: Callable[..., Docked], qtbo
     assert len(viewer.layers) == 4
     assert widget.run_button.isEnabled()
     assert not widget.stop_button.isEnabled()
-    assert widget.progress.value() == widget.progress.maximum() == 20
+    assert widget.stages.bars["encode"].value() == widget.stages.bars["encode"].maximum() == 20
     assert "done" in widget.status.text()
 
 
@@ -97,7 +97,7 @@ def test_current_view_is_run(dock: Callable[..., Docked], qtbot: QtBot, tmp_path
     assert (box.x0 + box.x1) / 2 == pytest.approx(300, abs=1)
     height, width = viewer.window._qt_viewer.canvas.size
     assert box.shape == pytest.approx((min(height / 6, 1000), min(width / 6, 1000)), abs=2)
-    widget.form.in_view.setChecked(True)
+    widget.area.in_view.setChecked(True)
     qtbot.waitUntil(lambda: "of 256" in widget.card.text(), timeout=5000)
     widget.form.more.out.setText(str(tmp_path / "a.xt.zarr"))
     widget.run_button.click()
@@ -111,7 +111,7 @@ def test_current_view_is_run(dock: Callable[..., Docked], qtbot: QtBot, tmp_path
 def test_view_beside_the_image_is_refused(dock: Callable[..., Docked], qtbot: QtBot) -> None:
     viewer, widget = dock(picture(100, 100))
     viewer.scene.camera.center = (0, 5000, 5000)
-    widget.form.in_view.setChecked(True)
+    widget.area.in_view.setChecked(True)
     widget.run_button.click()
     assert "shows nothing" in widget.status.text()
     qtbot.waitUntil(lambda: "shows nothing" in widget.card.text(), timeout=5000)
@@ -172,7 +172,9 @@ def test_card_follows_the_choices(dock: Callable[..., Docked], qtbot: QtBot) -> 
 
 def test_options_are_those_of_the_run(dock: Callable[..., Docked]) -> None:
     _, widget = dock(picture(50, 50))
-    assert widget.form.options() == {"outputs": ("mask", "boxes", "scores"), "device": "auto"}
+    assert widget.form.options() == {}
+    widget.form.outputs.boxes["boxes"].setChecked(False)
+    assert widget.form.options() == {"outputs": ("mask", "scores")}
     widget.form.more.threshold.setValue(0.4)
     assert widget.form.options()["threshold"] == pytest.approx(0.4)
 

@@ -62,7 +62,8 @@ def dock(
 
 
 def offered(widget: RunWidget) -> list[str]:
-    return [widget.form.model.itemText(i) for i in range(widget.form.model.count())]
+    texts = [widget.form.model.itemText(i) for i in range(widget.form.model.count() - 1)]  # the last one is Browse
+    return [text.partition("   ")[0] for text in texts]
 
 
 def test_synthetic_models_are_offered_for_the_synthetic_slide_alone(dock: Docked) -> None:

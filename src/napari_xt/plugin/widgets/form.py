@@ -5,9 +5,8 @@ Knows settings and models by name; must not know viewers, runs or layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from html import escape
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]  # under another name in PyQt
@@ -21,16 +20,17 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPushButton,
-    QRadioButton,
     QSpinBox,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_xt.engine.fits import Fit
 from napari_xt.engine.settings import OUTPUTS, RunSettings
-from napari_xt.model.zoo import ModelInfo, list_models
+from napari_xt.model.zoo import ModelInfo
 from napari_xt.plugin.widgets.channels import ChannelRows
+from napari_xt.plugin.widgets.fold import Fold
+from napari_xt.plugin.widgets.models import ModelCombo
 
 HELP = {f.name: str(f.metadata["help"]) for f in fields(RunSettings)}
 SWITCH = (
@@ -46,47 +46,6 @@ OUT = (
 )
 
 
-class ModelCombo(QComboBox):
-    """Chooses a model; its tool tip is the model's card. Synthetic models are there for synthetic images alone."""
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._models = list_models()
-        self._for_real: ModelInfo | None = None
-        self.currentIndexChanged.connect(self._show_card)
-        self._fill([info for info in self._models if not info.card.synthetic])
-
-    def offer(self, *, synthetic: bool) -> None:
-        """List the models for a real or a synthetic image; the choice for real ones comes back with them."""
-        models = [info for info in self._models if synthetic or not info.card.synthetic]
-        if models == [self.itemData(i) for i in range(self.count())]:
-            return
-        if synthetic:
-            self._for_real = self.info
-        wanted = next(info for info in models if info.card.synthetic) if synthetic else self._for_real
-        self.blockSignals(True)
-        self._fill(models)
-        self.setCurrentIndex(models.index(wanted) if wanted in models else 0)
-        self.blockSignals(False)
-        self.currentIndexChanged.emit(self.currentIndex())
-
-    @property
-    def info(self) -> ModelInfo | None:
-        """The model that is chosen."""
-        found: ModelInfo | None = self.currentData()
-        return found
-
-    def _fill(self, models: list[ModelInfo]) -> None:
-        self.clear()
-        for index, info in enumerate(models):
-            self.addItem(f"{info.name} (synthetic)" if info.card.synthetic else info.name, info)
-            self.setItemData(index, model_text(info), Qt.ItemDataRole.ToolTipRole)
-        self._show_card()
-
-    def _show_card(self) -> None:
-        self.setToolTip(model_text(self.info) if self.info else "No model is installed.")
-
-
 class OutputBoxes(QWidget):
     """A check box for each output, those that the model lacks greyed."""
 
@@ -96,7 +55,7 @@ class OutputBoxes(QWidget):
         super().__init__(parent)
         self.setToolTip(HELP["outputs"])
         row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
+        row.setContentsMargins(0, 0, 10, 0)  # napari draws check boxes wider than they say
         self.boxes = {name: QCheckBox(name) for name in OUTPUTS}
         for box in self.boxes.values():
             box.setChecked(True)
@@ -114,6 +73,11 @@ class OutputBoxes(QWidget):
         """The outputs that are asked for."""
         return tuple(name for name, box in self.boxes.items() if box.isChecked() and box.isEnabled())
 
+    @property
+    def all_chosen(self) -> bool:
+        """Whether that is all that the model has."""
+        return all(box.isChecked() for box in self.boxes.values() if box.isEnabled())
+
 
 class More(QWidget):
     """The settings that are seldom needed, folded away."""
@@ -126,16 +90,8 @@ class More(QWidget):
         self.intensity = QComboBox()
         self.out = QLineEdit()
         self._limit()
-        self._fold = QToolButton()
-        self._fold.setText("More")
-        self._fold.setCheckable(True)
-        self._fold.setAutoRaise(True)
-        self._fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._fold.setArrowType(Qt.ArrowType.RightArrow)
         self._inside = QWidget()
-        self._inside.setVisible(False)
-        self._fold.toggled.connect(self._inside.setVisible)
-        self._fold.toggled.connect(self._turn)
+        self._fold = Fold("More", self._inside)
         self._arrange()
         self.threshold.valueChanged.connect(self.changed)
         self.window_.valueChanged.connect(self.changed)
@@ -144,7 +100,8 @@ class More(QWidget):
 
     def options(self) -> dict[str, object]:
         """Fields of `RunSettings` that are not left to the model."""
-        chosen: dict[str, object] = {"device": self.device.currentText()}
+        device = self.device.currentText()
+        chosen: dict[str, object] = {} if device == DEVICES[0] else {"device": device}
         if self.threshold.value() > self.threshold.minimum():
             chosen["threshold"] = self.threshold.value()
         if self.window_.value() > self.window_.minimum():
@@ -198,9 +155,6 @@ class More(QWidget):
         column.addWidget(self._fold)
         column.addWidget(self._inside)
 
-    def _turn(self, unfolded: bool) -> None:
-        self._fold.setArrowType(Qt.ArrowType.DownArrow if unfolded else Qt.ArrowType.RightArrow)
-
     def _browse(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Prediction", self.out.text(), "Predictions (*.xt.zarr)")
         if path:
@@ -212,21 +166,20 @@ class Form(QWidget):
 
     changed = Signal()
 
-    def __init__(self, image: QWidget, parent: QWidget | None = None) -> None:
+    def __init__(self, image: QWidget, area: QWidget, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.model, self.outputs, self.more = ModelCombo(), OutputBoxes(), More()
         self.channels, self.pixel_size = ChannelRows(), QLineEdit()
         self._channels_label = QLabel("Channels")
         self.pixel_size.setToolTip("Size of a level-0 pixel, as 0.5 um or 10 cm, where the image lacks it or is wrong.")
-        self.whole, self.in_view = QRadioButton("whole image"), QRadioButton("current view")
-        self.whole.setChecked(True)
+        self._model_text = QLabel()
+        self.model_card = Fold("Model card", self._model_text)
         self.context = QCheckBox("regions see each other")
         self.context.setChecked(RunSettings().context)
         self.context.setToolTip(f"<p>{HELP['context']} {SWITCH}</p>")
-        self._arrange(image)
+        self._arrange(image, area)
         self.model.currentIndexChanged.connect(self._offer)
         self.outputs.changed.connect(self.changed)
-        self.whole.toggled.connect(self.changed)
         self.context.toggled.connect(self.changed)
         self.more.changed.connect(self.changed)
         self.channels.changed.connect(self.changed)
@@ -243,7 +196,8 @@ class Form(QWidget):
         context = {} if self.context.isChecked() or not self.context.isEnabled() else {"context": False}
         channels = {"channels": self.channels.chosen} if self.channels.chosen else {}
         size = {"pixel_size": text} if (text := self.pixel_size.text().strip()) else {}
-        return {"outputs": self.outputs.chosen, **context, **channels, **size, **self.more.options()}
+        outputs = {} if self.outputs.all_chosen else {"outputs": self.outputs.chosen}
+        return {**outputs, **context, **channels, **size, **self.more.options()}
 
     def offer_channels(self, names: Sequence[str], chosen: Sequence[int] | None) -> None:
         """Show a row for each channel of the model with the channels of the image; no rows for no names."""
@@ -266,17 +220,22 @@ class Form(QWidget):
 
     def _offer(self) -> None:
         info = self.model.info
+        self._show_model()
         self.outputs.offer(info)
         self.context.setEnabled(info is None or info.config.context.kind != "none")
         self.changed.emit()
 
-    def _arrange(self, image: QWidget) -> None:
-        area = QWidget()
-        row = QHBoxLayout(area)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.whole)
-        row.addWidget(self.in_view)
-        row.addStretch()
+    def say_fits(self, fits: Callable[[ModelInfo], Fit] | None) -> None:
+        """Say beside each model whether it fits the image; None where there is no image."""
+        self.model.say(fits)
+        self._show_model()
+
+    def _show_model(self) -> None:
+        self._model_text.setText(self.model.toolTip())
+
+    def _arrange(self, image: QWidget, area: QWidget) -> None:
+        self._model_text.setWordWrap(True)
+        self._model_text.setTextFormat(Qt.TextFormat.RichText)
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Image", image)
@@ -286,14 +245,6 @@ class Form(QWidget):
         rows = {"Outputs": self.outputs, "Area": area, "Context": self.context}
         for name, view in rows.items():
             form.addRow(name, view)
+        form.addRow(self.model_card)
+        form.addRow(self._model_text)
         form.addRow(self.more)
-
-
-def model_text(info: ModelInfo) -> str:
-    """The card of a model as rich text; what its file says is only text."""
-    card = info.card
-    figures = ", ".join(f"{escape(str(name))} {value:.3g}" for name, value in card.metrics.items())
-    lines = [f"<b>{escape(card.title or card.name)}</b>", f"gives {', '.join(info.config.outputs)}"]
-    lines += ["<b>synthetic</b>: knows made-up images alone, of no use for real ones"] if card.synthetic else []
-    lines += [escape(card.provenance), f"licence: {escape(card.licence)}" if card.licence else "", figures]
-    return "<br>".join(line for line in [*lines, f"<i>{escape(card.use)}</i>"] if line)

@@ -5,17 +5,19 @@ Shows what the session says and calls `run`; must not know engine, stores or thr
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 from weakref import WeakKeyDictionary
 
 import napari.viewer
 from napari.layers import Layer
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QMimeData, QObject, QSize, Qt, QTimer
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
-    QProgressBar,
+    QLineEdit,
     QPushButton,
     QScrollArea,
     QVBoxLayout,
@@ -23,18 +25,30 @@ from qtpy.QtWidgets import (
 )
 
 from napari_xt.engine.card import card
-from napari_xt.engine.plan import Plan
-from napari_xt.errors import SettingsError, XTError
+from napari_xt.engine.fits import fit
+from napari_xt.engine.script import Script
+from napari_xt.engine.unfinished import Unfinished
+from napari_xt.errors import XTError
+from napari_xt.io.html import html_table
 from napari_xt.plugin.channels import contrast_limits, first_choice, open_layers, remember
 from napari_xt.plugin.contexts import Contexts
+from napari_xt.plugin.known_models import ENDS
+from napari_xt.plugin.known_runs import KnownRun, known_runs
 from napari_xt.plugin.level import is_colour
-from napari_xt.plugin.run import RunHandle, planned, run, session_of, wanted
+from napari_xt.plugin.run import RunHandle, preflight, run, session_of, wanted
+from napari_xt.plugin.script import script_of
 from napari_xt.plugin.session import RunState
 from napari_xt.plugin.synthetic import is_synthetic
-from napari_xt.plugin.view import plain, visible_box
+from napari_xt.plugin.view import plain
+from napari_xt.plugin.widgets.area import AreaChoice
+from napari_xt.plugin.widgets.copy_as import CopyAs
 from napari_xt.plugin.widgets.export import ExportButton
 from napari_xt.plugin.widgets.form import Form
 from napari_xt.plugin.widgets.image_combo import ImageCombo, alive
+from napari_xt.plugin.widgets.progress import StageBars
+from napari_xt.plugin.widgets.runs import RunsButton
+from napari_xt.plugin.widgets.shown import ShownPanel
+from napari_xt.plugin.widgets.task import Task
 
 CARD_AFTER_MS = 200
 NOTICES = 3  # that are shown, the newest
@@ -63,12 +77,17 @@ class RunWidget(QWidget):
         self._waiting: tuple[RunHandle, bool] | None = None  # a switch of the context, until that run has stopped
         self._switched: RunHandle | None = None  # what a switch has begun
         self.image = ImageCombo(viewer)
-        self.form = Form(self.image)
+        self.area = AreaChoice(viewer)
+        self.form = Form(self.image, self.area)
         self.card, self.status = QLabel(), QLabel()
         self.run_button, self.stop_button = QPushButton("Run"), QPushButton("Stop")
         self.export_button = ExportButton(viewer)
+        self.shown = ShownPanel(viewer)
         self._sizes: WeakKeyDictionary[Layer, str] = WeakKeyDictionary()  # of pixels, as the user gave them
-        self.progress = QProgressBar()
+        self.runs_button = RunsButton(self._runs, self._reopen)
+        self.line, self.copy_as = QLineEdit(), CopyAs(self._script)
+        self.stages = StageBars()
+        self._looking = Task(viewer, self)
         self._arrange()
         self._connect()
         self._follow_image()
@@ -79,18 +98,27 @@ class RunWidget(QWidget):
         column = QVBoxLayout(inside)
         column.addWidget(self.form)
         column.addWidget(self.card)
+        column.addWidget(self.shown)
         column.addStretch()
         scroll = _Column()
         scroll.setWidget(inside)
         column.setContentsMargins(0, 0, 0, 0)
         buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button)
-        buttons.addWidget(self.stop_button)
-        buttons.addWidget(self.export_button)
+        buttons.addWidget(self.run_button, 2)
+        buttons.addWidget(self.stop_button, 1)
+        buttons.addWidget(self.export_button, 1)
+        buttons.addWidget(self.runs_button, 1)
+        texts = QHBoxLayout()
+        texts.addWidget(self.line, 1)
+        texts.addWidget(self.copy_as)
+        self.line.setReadOnly(True)
+        self.line.setPlaceholderText("xt.run(viewer)")
+        self.line.setToolTip("What Run does, as a line for napari's console (import napari_xt as xt).")
         whole = QVBoxLayout(self)
         whole.addWidget(scroll, 1)
         whole.addLayout(buttons)
-        whole.addWidget(self.progress)
+        whole.addLayout(texts)
+        whole.addWidget(self.stages)
         whole.addWidget(self.status)
         for label in (self.card, self.status):
             label.setWordWrap(True)
@@ -107,13 +135,15 @@ class RunWidget(QWidget):
         self._card_timer.setInterval(CARD_AFTER_MS)
         self._card_timer.timeout.connect(self._show_card)
         self.form.changed.connect(self._card_timer.start)
+        self.form.more.out.textChanged.connect(self._card_timer.start)
+        self.area.changed.connect(self._card_timer.start)
         self.form.context.toggled.connect(self._switch)
         self.form.model.currentIndexChanged.connect(self._follow_model)
         self.form.channels.picked.connect(self._remember)
         self.form.pixel_size.textEdited.connect(self._size_given)
         self.image.currentIndexChanged.connect(self._follow_image)
         self._viewer.dims.events.current_step.connect(self._slid)
-        self._viewer.scene.camera.events.connect(self._moved)
+        self.setAcceptDrops(True)
         self._session.changed.connect(self._show)
         self._session.started.connect(self._started)
 
@@ -171,6 +201,7 @@ class RunWidget(QWidget):
         layer = self.image.layer
         self.form.model.offer(synthetic=layer is not None and is_synthetic(layer))
         self.export_button.offer(layer)
+        self.shown.offer(layer)
         self._follow_model()
         self._follow_context()
         self._card_timer.start()
@@ -186,6 +217,7 @@ class RunWidget(QWidget):
             simple = is_colour(image) or image.channels == 1
             names = () if simple and chosen == tuple(range(info.config.in_channels)) else names
         self.form.offer_channels(names, chosen)
+        self.form.say_fits(partial(fit, image) if image is not None else None)
         stated = f"{image.scale[0]:g} x {image.scale[1]:g} {image.unit}" if image and image.scale_um else "not known"
         layer = self.image.layer
         self.form.ask_size(stated, "" if layer is None else self._sizes.get(layer, ""))
@@ -217,23 +249,17 @@ class RunWidget(QWidget):
 
         Raises
         ------
-        SettingsError
-            The current view is to be run and shows nothing of the image.
+        XTError
+            The current view is to be run and shows nothing of the image, or nothing is drawn.
         """
         options = self.form.options()
         layer = self.image.layer
-        if self.form.in_view.isChecked() and layer is not None:
-            options["roi"] = visible_box(self._viewer, layer)
-            if options["roi"] is None:
-                raise SettingsError("current view", f"shows nothing of {layer.name}", "move it over the image")
+        if layer is not None and (roi := self.area.roi(layer)) is not None:
+            options["roi"] = roi
         if self.form.more.by_layers and layer is not None and self.form.model.info is not None:
             channels = options.get("channels") or range(self.form.model.info.config.in_channels)
             options["intensity"] = contrast_limits(self.image.layers, channels)
         return options
-
-    def _moved(self) -> None:
-        if alive(self) and self.form.in_view.isChecked():
-            self._card_timer.start()
 
     def _slid(self) -> None:
         if alive(self):
@@ -244,37 +270,85 @@ class RunWidget(QWidget):
             self._card_timer.start()
 
     def _show_card(self) -> None:
-        layer = self.image.layer
-        if layer is None:
-            self.card.setText("Open an image to see what a run over it would do.")
+        """Look in a thread at what the choices come to, and show it; the newest choices win."""
+        layer, info = self.image.layer, self.form.model.info
+        if layer is None or info is None:
+            self._looking.stop()
+            missing = "Open an image" if layer is None else "Choose a model"
+            self._say(f"{missing} to see what a run over it would do.")
             return
         try:
-            settings = wanted(self._viewer, self.image.layers, self._options())
-            text = _table(planned(self.image.layers, self.form.model.info or "", settings))
-            text += SYNTHETIC if is_synthetic(layer) else ""
+            layers, settings = self.image.layers, wanted(self._viewer, self.image.layers, self._options())
+            out = self._contexts.place(layer, self.form.out, self.form.context.isChecked())
+            self.line.setText(self._script().console(layer.name))
+            self.line.setCursorPosition(0)
         except XTError as error:
-            text = escape(str(error))
+            self._looking.stop()
+            self._say(escape(str(error)))
+            return
+        note = SYNTHETIC if is_synthetic(layer) else ""
+        self._looking.do(
+            lambda _tell: preflight(layers, info, settings, out),
+            lambda found: self._say(html_table(card(found[0])) + note, found[1]),
+            lambda why: self._say(escape(why)),
+        )
+
+    def _say(self, text: str, stopped: Unfinished | None = None) -> None:
+        """Show the card, and on the button whether it goes on with a run that was stopped."""
         self.card.setText(text)
+        self.run_button.setText(f"Resume ({round(100 * stopped.done)} %)" if stopped else "Run")
+        self.run_button.setToolTip(f"Go on with {stopped.path}" if stopped else "")
+
+    def _script(self) -> Script:
+        """What *Run* would do now, as text."""
+        out = self._contexts.place(self.image.layer, self.form.out, self.form.context.isChecked())
+        return script_of(self._viewer, self.image.layers, self.form.model.info, self._options(), out)
+
+    def _runs(self) -> list[KnownRun]:
+        """The runs over the chosen image that can be shown again."""
+        image = open_layers(self.image.layers) if self.image.layers else None
+        of_viewer = [state.out for state in self._session.runs if state.out]
+        return known_runs(image.name, image.source, of_viewer) if image else known_runs("", None, of_viewer)
+
+    def _reopen(self, known: KnownRun) -> None:
+        """Show a run again: in the place of what is over its image, where it was run here."""
+        if (handle := self._contexts.of_store(known.path)) is not None:
+            handle.show()
+        else:
+            self._viewer.open(str(known.path), plugin="napari-xt")
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """Take files of models."""
+        if event is not None and _model_files(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Choose the model that was dropped."""
+        for path in _model_files(event.mimeData()) if event is not None else ():
+            self.form.model.add(path)
 
     def _show(self, state: RunState | None) -> None:
         """Show how far a run is."""
         if not alive(self):
             return
+        self.shown.follow()
         if state is not None and state.over:
             QTimer.singleShot(0, self._settle)  # others are being told of the end just now
+            self._card_timer.start()
         state = self._session.active or state
         going_on = state is not None and not state.over
         self.run_button.setEnabled(not going_on)
+        self.stages.show_run(state)
         self.stop_button.setEnabled(going_on and state is not None and state.phase != "stopping")
         if state is None:
-            self.progress.setRange(0, 1)
-            self.progress.setFormat("")
             return
-        # a range of 0 to 0 shows that something goes on
-        self.progress.setRange(0, state.total if state.total or not going_on else 0)
-        self.progress.setFormat("%v of %m regions")
-        self.progress.setValue(state.done)
         self.status.setText("\n".join([str(state), *state.notices[-NOTICES:]]))
+
+
+def _model_files(data: QMimeData | None) -> list[str]:
+    """The paths of what may be models among what is dragged."""
+    paths = [url.toLocalFile() for url in data.urls()] if data is not None else []
+    return [path for path in paths if path.endswith(ENDS)]
 
 
 class _Column(QScrollArea):
@@ -297,8 +371,3 @@ class _Column(QScrollArea):
         inside, bar = self.widget(), self.verticalScrollBar()
         width = (inside.minimumSizeHint().width() if inside else 0) + (bar.sizeHint().width() if bar else 0)
         return QSize(width, super().minimumSizeHint().height())
-
-
-def _table(plan: Plan) -> str:
-    rows = (f"<tr><td>{escape(name)}&nbsp;&nbsp;</td><td>{escape(text)}</td></tr>" for name, text in card(plan))
-    return f"<table>{''.join(rows)}</table>"

@@ -1,0 +1,81 @@
+"""One prediction with the tables that are made of it, each made once, in whatever thread asks first.
+
+Knows predictions; must not know Qt, layers or viewers.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import pandas as pd
+
+from napari_xt.io.measure import measure
+from napari_xt.io.objects import objects
+from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.plugin.drawn import Drawn
+from napari_xt.plugin.table_source import Rows, boxes_of, objects_of, regions_of, summary_of
+
+Tell = Callable[[int, int], None]
+
+
+class Opened:
+    """A prediction as it was when this was made.
+
+    Parameters
+    ----------
+    store
+        Its path.
+
+    Attributes
+    ----------
+    prediction
+        The prediction itself.
+    regions, boxes
+        Its tables; None where it has none.
+    image
+        The path of the image, where it is known and still there.
+    has_tokens
+        Whether a context map can be made.
+
+    Raises
+    ------
+    StoreError
+        There is no store, or it is damaged.
+    """
+
+    def __init__(self, store: str) -> None:
+        self.prediction: Prediction = open_prediction(store)
+        layout = self.prediction.layout
+        self.regions: Rows = regions_of(self.prediction)
+        self.boxes: Rows | None = boxes_of(self.prediction) if layout.boxes else None
+        self.classes = layout.scores or layout.label or ()
+        self.has_tokens = bool(self.classes) and self.prediction.tokens is not None
+        path = self.prediction.header.notes.get("image")
+        self.image = path if isinstance(path, str) and ("://" in path or os.path.exists(path)) else None
+        self._lock = threading.Lock()
+        self._found: dict[bool, pd.DataFrame] = {}
+
+    def objects(self, tell: Tell, *, intensities: bool = False) -> Rows:
+        """Every object of the mask, measured; slow the first time."""
+        return objects_of(self.prediction, self._objects(tell, intensities=intensities))
+
+    def summary(self, tell: Tell, within: Drawn | None = None) -> Rows:
+        """Count, area and density by class, in the whole image and in each shape; slow the first time.
+
+        Raises
+        ------
+        SettingsError
+            A shape has no inside.
+        """
+        found = self._found.get(True)
+        found = self._objects(tell) if found is None else found
+        return summary_of(measure(self.prediction, within, found=found))
+
+    def _objects(self, tell: Tell, *, intensities: bool = False) -> pd.DataFrame:
+        with self._lock:  # who comes second waits for what the first has begun
+            if intensities not in self._found:
+                image = self.image if intensities else None
+                self._found[intensities] = objects(self.prediction, image, progress=tell)
+            return self._found[intensities]

@@ -1,0 +1,206 @@
+"""The dock widget *Region scores*: tables of regions, boxes and objects linked with the canvas, summary, context map.
+
+Shows tables and calls what reads and measures in threads; must not know stores, networks or how things are drawn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import napari.viewer
+from napari.utils.notifications import show_info
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QTabWidget, QVBoxLayout, QWidget
+
+from napari_xt.io.export import export
+from napari_xt.plugin.opened import Opened
+from napari_xt.plugin.pointer import Pointer, place_in, shown_predictions
+from napari_xt.plugin.run import RunHandle, session_of
+from napari_xt.plugin.session import RunState
+from napari_xt.plugin.view import plain
+from napari_xt.plugin.widgets.context_bar import ContextBar
+from napari_xt.plugin.widgets.image_combo import alive
+from napari_xt.plugin.widgets.summary import ObjectsPage, SummaryPage
+from napari_xt.plugin.widgets.table import NOTHING, TablePage
+from napari_xt.plugin.widgets.task import Task, Tell
+
+AGAIN_MS = 2000  # while a run goes on its tables are read so often
+FILES = {"CSV (*.csv)": ".csv", "Parquet (*.parquet)": ".parquet"}
+EMPTY = "Run a model, or open a prediction (NAME.xt.zarr): its regions and boxes are listed here."
+
+
+class RegionsWidget(QWidget):
+    """Lists what a prediction of the viewer holds.
+
+    Parameters
+    ----------
+    viewer
+        Given by napari, which looks for this very annotation.
+
+    Attributes
+    ----------
+    opened
+        The prediction that is shown, None before it is read.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        viewer = plain(viewer)
+        self.opened: Opened | None = None
+        self._viewer, self._session = viewer, session_of(viewer)
+        self.predictions, self.tabs, self.status = QComboBox(), QTabWidget(), QLabel(EMPTY)
+        self.regions, self.boxes = TablePage(), TablePage()
+        self.objects, self.summary = ObjectsPage(viewer), SummaryPage(viewer)
+        self.context = ContextBar(viewer)
+        self.pointer = Pointer(viewer, self._clicked)
+        self.loading, self.exporting = Task(viewer, self), Task(viewer, self)
+        self._again = QTimer(self)
+        self._arrange()
+        self._connect()
+        self._follow()
+
+    def _arrange(self) -> None:
+        combo = self.predictions
+        combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        combo.setMinimumContentsLength(12)
+        combo.setToolTip("The prediction that is listed.")
+        pages = {"Regions": self.regions, "Boxes": self.boxes, "Objects": self.objects, "Summary": self.summary}
+        for name, page in pages.items():
+            self.tabs.addTab(page, name)
+        self.status.setWordWrap(True)
+        self.status.setTextFormat(Qt.TextFormat.PlainText)
+        self.summary.page.export_button.hide()
+        whole = QVBoxLayout(self)
+        for widget in (combo, self.tabs, self.context, self.status):
+            whole.addWidget(widget, int(widget is self.tabs))
+
+    def _connect(self) -> None:
+        self._again.setSingleShot(True)
+        self._again.timeout.connect(self.read)
+        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            event.connect(self._follow)
+        self._session.changed.connect(self._run_changed)
+        self._session.started.connect(self._run_started)
+        self.predictions.currentIndexChanged.connect(self.read)
+        for page, what in self._tables().items():
+            page.chosen.connect(lambda row, page=page: self._chosen(page, row))
+            page.exported.connect(lambda what=what: self._export(what))
+        self.context.told.connect(self.status.setText)
+        self.destroyed.connect(self.pointer.end)
+
+    def _tables(self) -> dict[TablePage, str]:
+        return {self.regions: "regions", self.boxes: "boxes", self.objects.page: "mask"}
+
+    def _follow(self, _event: Any = None) -> None:
+        """Offer the predictions as they are now and keep the choice."""
+        if not alive(self):
+            return
+        combo, now = self.predictions, shown_predictions(self._viewer)
+        chosen, there = combo.currentData(), [combo.itemData(i) for i in range(combo.count())]
+        if there == [one.store for one in now]:
+            return
+        combo.blockSignals(True)
+        combo.clear()
+        for one in now:
+            combo.addItem(f"{one.name}: {Path(one.store).name}", one.store)
+        kept = combo.findData(chosen) if chosen is not None else -1
+        combo.setCurrentIndex(kept if kept >= 0 else combo.count() - 1)
+        combo.blockSignals(False)
+        if kept < 0:
+            self._again.start(0)  # when all layers of the prediction are there
+
+    def read(self) -> None:
+        """Read the tables of the chosen prediction in a thread."""
+        store = self.predictions.currentData()
+        if store is None:
+            self.loading.stop()
+            self._show(None)
+            return
+        self.loading.do(lambda _tell: Opened(store), self._show, self.status.setText)
+
+    def _show(self, opened: Opened | None) -> None:
+        """Show what was read; a prediction that is read again keeps what was chosen in it."""
+        old, self.opened = self.opened, opened
+        row, same = self.regions.row, old is not None and opened is not None
+        same = same and old.prediction.path == opened.prediction.path  # type: ignore[union-attr]
+        self.regions.show_rows(opened.regions if opened else NOTHING)
+        self.boxes.show_rows(opened.boxes if opened and opened.boxes else NOTHING)
+        self.objects.offer(opened)
+        self.summary.offer(opened)
+        self.context.offer(opened)
+        self.tabs.setTabEnabled(1, opened is not None and opened.boxes is not None)
+        self.tabs.setTabEnabled(2, opened is not None and opened.prediction.layout.mask is not None)
+        self.status.setText("" if opened else EMPTY)
+        if opened is None or not same:
+            self._point_elsewhere(opened)
+        elif row is not None and row < len(opened.regions):
+            self.regions.select(row)
+            self._ask_about(row)
+        if self.summary.asked and opened is not None:
+            self.summary.measure()
+
+    def _point_elsewhere(self, opened: Opened | None) -> None:
+        if opened is None:
+            self.pointer.clear()
+            return
+        prediction = opened.prediction
+        place = place_in(self._viewer, str(prediction.path), prediction.layout.frame)
+        self.pointer.follow(str(prediction.path), place)
+        self.summary.place = self.context.place = place
+
+    def _chosen(self, page: TablePage, row: int) -> None:
+        """A row was chosen: show where it is."""
+        self.pointer.point(page.model.rows.edges[row])
+        self._ask_about(row if page is self.regions else None)
+
+    def _clicked(self, y: float, x: float) -> None:
+        """The canvas was clicked: choose what lies there in the table that is in front."""
+        page = self.tabs.currentWidget()
+        page = page if isinstance(page, TablePage) else getattr(page, "page", None)
+        if not alive(self) or page not in self._tables():
+            return
+        row = page.model.rows.at(y, x)
+        if row is None:
+            return
+        self.pointer.point(page.model.rows.edges[row], move=False)
+        self.status.setText("" if page.select(row) else "What you clicked is hidden by the filters.")
+        self._ask_about(row if page is self.regions else None)
+
+    def _ask_about(self, row: int | None) -> None:
+        cells = self.regions.model.rows.cells
+        if row is not None and cells is not None:
+            self.context.region = (int(cells[row, 0]), int(cells[row, 1]))
+
+    def _run_started(self, handle: RunHandle) -> None:
+        if alive(self):
+            self.context.runs.append(handle)
+
+    def _run_changed(self, state: RunState) -> None:
+        """A run has got on: what is listed of it is read again, not too often."""
+        if alive(self) and state.out and state.out == self.predictions.currentData():
+            if state.over:
+                self._again.start(0)
+            elif not self._again.isActive():
+                self._again.start(AGAIN_MS)
+
+    def _export(self, what: str) -> None:
+        path, kind = QFileDialog.getSaveFileName(self, "Export", "", ";;".join(FILES))
+        if path:
+            self.export(what, path if path.endswith(tuple(FILES.values())) else path + FILES.get(kind, ".csv"))
+
+    def export(self, what: Any, path: str) -> None:
+        """Write all regions, boxes or objects of the prediction to a file, CSV or Parquet by its name, in a thread."""
+        store = self.predictions.currentData()
+        if store is not None:
+            self.status.setText(f"exporting to {path}")
+            call = lambda tell: _exported(store, path, what, tell)  # noqa: E731 - it would read no better
+            self.exporting.do(call, self._tell_exported, self.status.setText)
+
+    def _tell_exported(self, path: Path) -> None:
+        self.status.setText(f"exported to {path}")
+        show_info(f"exported to {path}")
+
+
+def _exported(store: str, path: str, what: Any, tell: Tell) -> Path:
+    return export(store, path, what=what, progress=tell)

@@ -1,0 +1,130 @@
+"""Work for one widget in a thread: one at a time, the newest wins, and what comes late is dropped.
+
+Knows threads; must not know what the work is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import ErrorNotification, notification_manager
+from napari.viewer import Viewer
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]  # under another name in PyQt
+
+from napari_xt.errors import XTError
+from napari_xt.plugin.widgets.image_combo import alive
+
+Tell = Callable[[int, int], None]
+
+
+class StoppedError(Exception):
+    """Nobody wants the result any more."""
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    call: Callable[[Tell], Any]
+    done: Callable[[Any], None]
+    failed: Callable[[str], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Task(QObject):
+    """The work that a widget waits for.
+
+    Parameters
+    ----------
+    viewer
+        Whose closing ends it.
+    owner
+        Nothing is told any more once it is deleted.
+
+    Attributes
+    ----------
+    progress
+        Emitted with how much is done, and of how much.
+    changed
+        Emitted when work begins and when it ends.
+    """
+
+    progress = Signal(int, int)
+    changed = Signal()
+
+    def __init__(self, viewer: Viewer, owner: Any) -> None:
+        super().__init__(owner)
+        self._owner = owner
+        self._now: _Work | None = None
+        self._next: _Work | None = None
+        viewer.window._qt_window.destroyed.connect(self.stop)  # noqa: SLF001 - as a run is
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being worked at that is still wanted."""
+        return self._next is not None or (self._now is not None and not self._now.stop.is_set())
+
+    def do(self, call: Callable[[Tell], Any], done: Callable[[Any], None], failed: Callable[[str], None]) -> None:
+        """Let ``call`` work in a thread, in the place of what it worked at before.
+
+        Parameters
+        ----------
+        call
+            Given a function to be told of progress, which raises where nobody wants the result any more.
+        done, failed
+            Called on the viewer's thread with the result, or with a sentence about the error.
+        """
+        self.stop()
+        self._next = _Work(call, done, failed)
+        if self._now is None:
+            self._begin()
+
+    def stop(self) -> None:
+        """Drop what is being worked at, and what waits."""
+        self._next = None
+        if self._now is not None:
+            self._now.stop.set()
+
+    def _begin(self) -> None:
+        work, self._now, self._next = self._next, self._next, None
+        if work is None:
+            return
+        worker = create_worker(self._run, work, _start_thread=False)
+        worker.returned.connect(self._end)
+        worker.start()
+        self.changed.emit()
+
+    def _run(self, work: _Work) -> tuple[_Work, Any]:
+        """What came of it; an error as a value, since a worker would show it with a traceback."""
+        try:
+            return work, work.call(lambda done, total: self._tell(work, done, total))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
+            return work, error
+
+    def _tell(self, work: _Work, done: int, total: int) -> None:
+        if work.stop.is_set():
+            raise StoppedError
+        self.progress.emit(done, total)
+
+    def _end(self, result: tuple[_Work, Any]) -> None:
+        work, found = result
+        if not alive(self._owner):
+            return
+        self._now = None
+        if not work.stop.is_set():
+            self._show(work, found)
+        if self._next is not None:
+            self._begin()
+        elif self._now is None:
+            self.changed.emit()
+
+    def _show(self, work: _Work, found: Any) -> None:
+        if isinstance(found, XTError):
+            work.failed(str(found))
+        elif isinstance(found, Exception):
+            work.failed(f"{type(found).__name__}: {found}")
+            notification_manager.dispatch(ErrorNotification(found))
+        else:
+            work.done(found)
