@@ -22,6 +22,7 @@ from napari_xt.io.synthetic import MASK
 from napari_xt.plugin.box_table import BoxTable
 from napari_xt.plugin.boxes import LayerData, boxes_layer
 from napari_xt.plugin.composed import FAILED, NAMES, UNKNOWN, ComposedMask
+from napari_xt.plugin.density import SCORES
 from napari_xt.plugin.regions import Regions
 
 Role = Literal["scores", "preview", "mask", "boxes"]
@@ -274,5 +275,6 @@ def _hatched(style: dict[str, Any]) -> dict[str, Any]:
 
 def _scores_layer(overlay: Overlay, place: Place) -> LayerData:
     fy, fx = (overlay.score_cell_px * f for f in overlay.prediction.layout.frame.px_per_run)
-    style = {"colormap": "viridis", "contrast_limits": (0.0, 1.0), "opacity": 0.4, "blending": "translucent"}
-    return overlay.scores, {**style, "rgb": False, **place.cells(fy, fx)}, "image"
+    fading = np.column_stack([SCORES / 255, np.linspace(0, 1, len(SCORES))])  # what is not there hides nothing
+    style = {"colormap": {"name": "xT scores", "colors": fading}, "contrast_limits": (0.0, 1.0), "opacity": 0.5}
+    return overlay.scores, {**style, "blending": "translucent", "rgb": False, **place.cells(fy, fx)}, "image"

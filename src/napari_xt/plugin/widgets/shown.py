@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from napari.layers import Layer
-from napari.utils.colormaps import ensure_colormap
+from napari.utils.colormaps import Colormap
 from napari.viewer import Viewer
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QImage, QPixmap
@@ -178,7 +178,7 @@ class ShownPanel(QWidget):
         self.scores.addItems(names)
         self.scores.setCurrentText(run.overlay.score_class)
         if "scores" in there:
-            self.legend.show_colors(there["scores"].colormap.name)
+            self.legend.show_colors(there["scores"].colormap)
         self.classes.show_classes(run.classes)
         self.run = run
 
@@ -272,11 +272,9 @@ class _Legend(QWidget):
         row.addWidget(self._bar, 1)
         row.addWidget(QLabel("1"))
 
-    def show_colors(self, colormap: str) -> None:
-        """Show the colours of a colormap of napari's, by name."""
-        colors = (
-            255 * ensure_colormap(colormap).map([i / (LEGEND.width() - 1) for i in range(LEGEND.width())])
-        ).round()
+    def show_colors(self, colormap: Colormap) -> None:
+        """Show the colours of a colormap of napari's."""
+        colors = (255 * colormap.map([i / (LEGEND.width() - 1) for i in range(LEGEND.width())])).round()
         image = QImage(LEGEND.width(), 1, QImage.Format.Format_RGB32)
         for x, (red, green, blue, _) in enumerate(colors.astype(int).tolist()):
             image.setPixelColor(x, 0, QColor(red, green, blue))
