@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_xt.io.store import Store
+from napari_xt.io.stores.store import Store
 from napari_xt.model import zoo
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 from napari_xt import cli
 from napari_xt.engine.bench import write_scene
 from napari_xt.geometry import Box
+from napari_xt.io.computed.mirrored import mirrored_scene
 from napari_xt.io.image import open_image
-from napari_xt.io.mirrored import mirrored_scene
 
 
 def test_the_engine_is_measured_against_the_network_and_the_figures_are_written(

@@ -27,8 +27,8 @@ from napari_xt.engine import plan
 from napari_xt.engine.events import RunFailed
 from napari_xt.engine.faults import device_lost
 from napari_xt.errors import RunError, StoreError
-from napari_xt.io import durable, ledger
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.stores import durable, ledger
 from napari_xt.model.xt import XT
 from small_model import small_model
 

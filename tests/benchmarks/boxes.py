@@ -21,9 +21,9 @@ import numpy as np
 from figures import Figures, apart, options, resident, tell
 
 from napari_xt.geometry import IDS_PER_REGION, Block, Frame, Grid, Region
-from napari_xt.io.merge import BOX_DTYPE, IOU, suppress
 from napari_xt.io.prediction import open_prediction
-from napari_xt.io.store import BlockData, Header, Layout, RegionData, Status, Store
+from napari_xt.io.stores.merge import BOX_DTYPE, IOU, suppress
+from napari_xt.io.stores.store import BlockData, Header, Layout, RegionData, Status, Store
 
 SHAPE, QUICK_SHAPE = (25_000, 29_000), (2500, 2900)
 COUNT, PILE, QUICK = 1_000_000, 100_000, 5_000

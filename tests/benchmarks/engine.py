@@ -27,7 +27,7 @@ from figures import Figures, apart, options, resident, tell
 from napari_xt.engine import bench, stages
 from napari_xt.engine.device import machine
 from napari_xt.engine.plan import plan
-from napari_xt.io.mirrored import mirrored_scene
+from napari_xt.io.computed.mirrored import mirrored_scene
 from napari_xt.model.checkpoint import load_model
 
 PARTS = ("speed", "global", "resume")

@@ -20,9 +20,9 @@ from figures import Figures, apart, options, resident, tell
 
 from napari_xt.geometry import IDS_PER_REGION, Block, Frame, Grid, Region
 from napari_xt.io.export import export
-from napari_xt.io.layout import BlockData, Layout, RegionData, Status
-from napari_xt.io.merge import BOX_DTYPE, IOU
-from napari_xt.io.store import Store
+from napari_xt.io.stores.layout import BlockData, Layout, RegionData, Status
+from napari_xt.io.stores.merge import BOX_DTYPE, IOU
+from napari_xt.io.stores.store import Store
 
 SHAPE, QUICK_SHAPE = (25_000, 29_000), (1024, 1536)
 BOXES, AREAS, QUICK = 1_000_000, 100_000, 500

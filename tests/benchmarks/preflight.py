@@ -20,7 +20,7 @@ import napari_xt as xt
 from napari_xt.engine import estimate, plan
 from napari_xt.engine.events import RunFinished
 from napari_xt.engine.probe import measure
-from napari_xt.io.mirrored import mirrored_scene
+from napari_xt.io.computed.mirrored import mirrored_scene
 
 NEW = {"window": 4, "seed": 1}
 

@@ -24,9 +24,9 @@ from figures import Figures, options
 from napari_xt.engine.plan import plan
 from napari_xt.engine.reading import Reader
 from napari_xt.geometry import Box
+from napari_xt.io.computed.mirrored import mirrored_scene
 from napari_xt.io.convert import convert
 from napari_xt.io.image import Image, open_image
-from napari_xt.io.mirrored import mirrored_scene
 
 SIDE, QUICK_SIDE = 6144, 1024
 ROUNDS, QUICK_ROUNDS = 5, 1

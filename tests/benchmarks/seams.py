@@ -23,8 +23,8 @@ from scipy.optimize import linear_sum_assignment
 
 import napari_xt as xt
 from napari_xt.geometry import Box
+from napari_xt.io.computed.mirrored import SCENE
 from napari_xt.io.image import open_image
-from napari_xt.io.mirrored import SCENE
 from napari_xt.train.canopy import HELD_OUT_FROM
 from napari_xt.train.evaluate import MATCH_IOU, pairwise_iou
 

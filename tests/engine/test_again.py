@@ -19,7 +19,7 @@ from napari_xt.engine.events import RegionDone, RunFinished, StageProgress
 from napari_xt.errors import RunError
 from napari_xt.geometry import Box
 from napari_xt.io.prediction import Prediction
-from napari_xt.io.store import Store
+from napari_xt.io.stores.store import Store
 from napari_xt.model.xt import XT
 from small_model import small_model, squares
 
@@ -178,10 +178,10 @@ def kill_at(patch: pytest.MonkeyPatch, moment: str) -> None:
         raise Killed
 
     if moment == "forgotten":
-        patch.setattr("napari_xt.io.store.show", killed)
+        patch.setattr("napari_xt.io.stores.store.show", killed)
     else:
-        patch.setattr("napari_xt.io.ledger.Ledger.record", killed)
-        patch.setattr("napari_xt.io.ledger.Ledger.record_encoded", killed)
+        patch.setattr("napari_xt.io.stores.ledger.Ledger.record", killed)
+        patch.setattr("napari_xt.io.stores.ledger.Ledger.record_encoded", killed)
 
 
 def test_a_run_that_may_not_fail_says_that_it_fails_again(

@@ -25,8 +25,8 @@ from napari_xt.engine.plan import Plan, plan
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import SettingsError, StoreMismatchError
 from napari_xt.geometry import Grid
+from napari_xt.io.images.pyramid import halve
 from napari_xt.io.prediction import Prediction
-from napari_xt.io.pyramid import halve
 from napari_xt.model.config import ContextConfig, XTConfig
 from napari_xt.model.xt import XT
 from small_model import SMALL, small_model

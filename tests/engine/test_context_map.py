@@ -16,7 +16,7 @@ from napari_xt.engine import context_map as module
 from napari_xt.engine.context_map import context_map
 from napari_xt.errors import ModelError, SettingsError, StoreError
 from napari_xt.geometry import Box
-from napari_xt.io.synthetic import SyntheticSlide
+from napari_xt.io.computed.synthetic import SyntheticSlide
 from small_model import SMALL, small_model
 
 

@@ -17,7 +17,7 @@ from napari_xt.engine.machine import Machine
 from napari_xt.engine.plan import Plan, plan
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import ModelError, SettingsError, StoreMismatchError
-from napari_xt.io.intensity import measured_limits
+from napari_xt.io.images.intensity import measured_limits
 from napari_xt.model.config import ModelCard, XTConfig
 from napari_xt.model.intensity import between
 from napari_xt.model.xt import XT

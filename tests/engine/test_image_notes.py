@@ -11,7 +11,7 @@ import tifffile
 
 import napari_xt as xt
 from napari_xt.cli import main
-from napari_xt.io.geo import Georeference
+from napari_xt.io.images.geo import Georeference
 from napari_xt.model.config import ModelCard
 from small_model import small_model, squares
 

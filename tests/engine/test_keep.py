@@ -18,8 +18,8 @@ import napari_xt as xt
 from napari_xt.engine import plan as planning
 from napari_xt.engine.events import RegionDone, StageProgress
 from napari_xt.geometry import Box
-from napari_xt.io import shelf
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.stores import shelf
 from napari_xt.model.xt import XT
 from small_model import SMALL, small_model
 

@@ -16,8 +16,8 @@ import zarr
 import napari_xt as xt
 from napari_xt.engine import plan
 from napari_xt.engine.events import RegionDone, RunFinished, RunStarted
-from napari_xt.io.preview import NONE, open_previews
-from napari_xt.io.store import Status
+from napari_xt.io.stores.preview import NONE, open_previews
+from napari_xt.io.stores.store import Status
 from napari_xt.model.xt import XT
 from plugin_fixtures import picture
 from small_model import small_model

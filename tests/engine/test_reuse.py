@@ -21,9 +21,9 @@ from napari_xt.engine import plan as planning
 from napari_xt.engine import writer
 from napari_xt.engine.events import RunFinished, RunStarted
 from napari_xt.errors import SettingsError, StoreError, StoreMismatchError, XTError
-from napari_xt.io.kept import Kept
 from napari_xt.io.prediction import Prediction
-from napari_xt.io.store import BlockData, Store
+from napari_xt.io.stores.kept import Kept
+from napari_xt.io.stores.store import BlockData, Store
 from napari_xt.model.checkpoint import save_model
 from napari_xt.model.config import ModelCard
 from napari_xt.model.xt import XT

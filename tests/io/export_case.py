@@ -12,10 +12,10 @@ import store_case
 from scipy import ndimage
 
 from napari_xt.geometry import IDS_PER_REGION, Frame, Grid, Region
-from napari_xt.io.layout import BlockData, Layout, RegionData, Status
-from napari_xt.io.merge import BOX_DTYPE
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.io.store import Store
+from napari_xt.io.stores.layout import BlockData, Layout, RegionData, Status
+from napari_xt.io.stores.merge import BOX_DTYPE
+from napari_xt.io.stores.store import Store
 
 SHAPE = (600, 1100)  # 2 x 3 blocks of 512 px
 GRID = Grid(*SHAPE, region_px=64)

@@ -11,10 +11,10 @@ import store_case
 from scipy import ndimage
 
 from napari_xt.geometry import Box, Frame, Grid
-from napari_xt.io.layout import BlockData, Layout, RegionData, Status
-from napari_xt.io.mask import mask_from_probability
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.io.store import Store
+from napari_xt.io.stores.layout import BlockData, Layout, RegionData, Status
+from napari_xt.io.stores.mask import mask_from_probability
+from napari_xt.io.stores.store import Store
 
 SIDE = 64
 

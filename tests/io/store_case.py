@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from napari_xt.geometry import IDS_PER_REGION, Block, Box, Frame, Grid, Region
-from napari_xt.io.layout import ShelfLayout
-from napari_xt.io.merge import BOX_DTYPE
-from napari_xt.io.store import BlockData, EncodedBlock, Header, Layout, RegionData, Status, Store
+from napari_xt.io.stores.layout import ShelfLayout
+from napari_xt.io.stores.merge import BOX_DTYPE
+from napari_xt.io.stores.store import BlockData, EncodedBlock, Header, Layout, RegionData, Status, Store
 
 SHAPE = (8400, 1200)  # four mask levels, 9 x 2 blocks, 17 x 3 regions
 GRID = Grid(*SHAPE, region_px=512)

@@ -27,9 +27,9 @@ from zarr.codecs import numcodecs as in_v3
 
 from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box
-from napari_xt.io import segments
 from napari_xt.io.image import open_image
-from napari_xt.io.inflate import inflater, zstd_size
+from napari_xt.io.images import segments
+from napari_xt.io.images.inflate import inflater, zstd_size
 
 PIXELS = np.random.default_rng(0).integers(0, 9, (128, 192)).astype("u2")
 RGB = np.random.default_rng(0).integers(0, 250, (256, 384, 3)).astype("u1")

@@ -21,9 +21,9 @@ from PIL import Image as Picture
 from napari_xt.cli import main
 from napari_xt.errors import ImageFormatError, ImageReadError, StoreError
 from napari_xt.geometry import Box
-from napari_xt.io import cache, cached, pictures, tiff
 from napari_xt.io.conversion import work
 from napari_xt.io.image import Image, open_image
+from napari_xt.io.images import cache, cached, pictures, tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ def test_stopped_it_goes_on_from_there(tmp_path: Path, monkeypatch: pytest.Monke
 
 KILLED = """
 import os, signal, sys
-from napari_xt.io import pictures
+from napari_xt.io.images import pictures
 from napari_xt.io.conversion import work
 from napari_xt.io.image import open_image
 pictures.LARGE_PX, work.NOTE_S = 10, 0.0

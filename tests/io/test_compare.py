@@ -15,7 +15,7 @@ from napari_xt.cli import main
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Frame, Grid
 from napari_xt.io.compare import BOTH, DIFFER, MATCH_IOU, NEITHER, ONLY_A, ONLY_B, UNKNOWN, compare, difference
-from napari_xt.io.merge import BOX_DTYPE, overlapping
+from napari_xt.io.stores.merge import BOX_DTYPE, overlapping
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,8 +120,8 @@ def test_box_figures_take_the_first_as_the_truth(pair: tuple[Prediction, Predict
 
 
 def _tree(prediction: Prediction) -> object:
-    from napari_xt.io.files import FileStore
-    from napari_xt.io.tree import open_tree
+    from napari_xt.io.images.files import FileStore
+    from napari_xt.io.stores.tree import open_tree
 
     return open_tree(FileStore(prediction.path, read_only=True), prediction.layout, "r")
 

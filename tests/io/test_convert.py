@@ -31,11 +31,11 @@ import napari_xt as xt
 from napari_xt.cli import main
 from napari_xt.errors import ImageReadError, SettingsError, StoreError, StoreLockedError, StoreMismatchError
 from napari_xt.geometry import Box
-from napari_xt.io import lock
 from napari_xt.io.conversion import sweep, work
 from napari_xt.io.conversion.place import JOURNAL, LOCK, REPLACED, Place
-from napari_xt.io.durable import DurableStore
-from napari_xt.io.patches import mean
+from napari_xt.io.stores import lock
+from napari_xt.io.stores.durable import DurableStore
+from napari_xt.io.stores.patches import mean
 
 OUT = "out.ome.zarr"
 

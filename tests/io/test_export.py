@@ -23,7 +23,7 @@ from napari_xt.errors import MissingDependencyError, SettingsError, StoreError, 
 from napari_xt.geometry import Frame
 from napari_xt.io import export as door
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.io.store import Store
+from napari_xt.io.stores.store import Store
 
 UNITS = ["y0_um", "x0_um", "y1_um", "x1_um", "area_um2"]
 

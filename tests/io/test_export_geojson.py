@@ -21,7 +21,7 @@ from napari_xt.geometry import Frame
 from napari_xt.io.exports import geojson, things
 from napari_xt.io.exports.things import SPACE, identifier
 from napari_xt.io.prediction import Prediction
-from napari_xt.io.tree import open_tree
+from napari_xt.io.stores.tree import open_tree
 
 NAMES = ("background", "crown", "rock")
 

@@ -20,8 +20,8 @@ from PIL import Image as Pillow
 
 from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError, XTError
 from napari_xt.geometry import Box
-from napari_xt.io import inflate
 from napari_xt.io.image import open_image
+from napari_xt.io.images import inflate
 
 RGB = np.random.default_rng(0).integers(0, 250, (300, 420, 3)).astype("u1")
 GREY = RGB[..., 0].copy()
@@ -187,7 +187,7 @@ def test_no_permission(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatc
         def deny(*args: object, **kwargs: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("napari_xt.io.formats.open_picture", deny)
+        monkeypatch.setattr("napari_xt.io.images.formats.open_picture", deny)
         monkeypatch.setattr("zarr.open", deny)
     with pytest.raises(ImageReadError, match="permission denied") as caught:
         open_image(path)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from napari_xt.errors import ImageFormatError, ImageReadError, SettingsError
 from napari_xt.geometry import Box
 from napari_xt.io.image import Image, open_image
-from napari_xt.io.pyramid import halve, lazy_pyramid
+from napari_xt.io.images.pyramid import halve, lazy_pyramid
 
 STACK = np.random.default_rng(0).integers(0, 60_000, (3, 4, 90, 70)).astype("u2")
 

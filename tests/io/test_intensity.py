@@ -11,9 +11,9 @@ import zarr
 
 import napari_xt as xt
 from napari_xt.errors import ImageReadError
-from napari_xt.io import intensity
-from napari_xt.io.channels import guess, index_of, named
-from napari_xt.io.intensity import measured_limits
+from napari_xt.io.images import intensity
+from napari_xt.io.images.channels import guess, index_of, named
+from napari_xt.io.images.intensity import measured_limits
 
 RNG = np.random.default_rng(0)
 ENDS = (0.1, 99.9)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from napari_xt.errors import StoreError
-from napari_xt.io.ledger import BlockRow, Ledger, NewRegion
+from napari_xt.io.stores.ledger import BlockRow, Ledger, NewRegion
 
 
 @pytest.fixture

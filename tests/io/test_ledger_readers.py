@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from napari_xt.io.ledger import Ledger
+from napari_xt.io.stores.ledger import Ledger
 
 
 def test_writer_waits_for_a_reader_after_settling(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box
 from napari_xt.io.image import open_image
-from napari_xt.io.mapped import MappedArray
+from napari_xt.io.images.mapped import MappedArray
 
 
 def keys(length: int) -> st.SearchStrategy[Any]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_xt.geometry import Box
-from napari_xt.io.mask import mask_from_probability
+from napari_xt.io.stores.mask import mask_from_probability
 
 
 def by_torch(probability: np.ndarray, stride: int, box: Box, window: Box) -> np.ndarray:

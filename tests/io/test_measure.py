@@ -20,9 +20,9 @@ from napari_xt.geometry import Box, Frame
 from napari_xt.io import measure as module
 from napari_xt.io import objects as objects_module
 from napari_xt.io.annotations import Annotation
-from napari_xt.io.components import measure_components
-from napari_xt.io.inside import pixels_inside, points_inside
 from napari_xt.io.measure import WHOLE, measure
+from napari_xt.io.measures.components import measure_components
+from napari_xt.io.measures.inside import pixels_inside, points_inside
 from napari_xt.io.objects import objects
 
 SQUARE = np.array([(120.0, 210.0), (120.0, 640.0), (430.25, 640.0), (430.25, 210.0)])

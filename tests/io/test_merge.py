@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_xt.geometry import IDS_PER_REGION
-from napari_xt.io import merge
-from napari_xt.io.merge import BOX_DTYPE, suppress
+from napari_xt.io.stores import merge
+from napari_xt.io.stores.merge import BOX_DTYPE, suppress
 
 
 def overlap(a: np.void, b: np.void, iou: float) -> bool:

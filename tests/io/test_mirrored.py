@@ -9,8 +9,8 @@ import pytest
 
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Box
+from napari_xt.io.computed.mirrored import mirrored_scene
 from napari_xt.io.image import open_image
-from napari_xt.io.mirrored import mirrored_scene
 
 HEIGHT, WIDTH = 25_000, 29_000
 CUT = 16  # five levels: sides of the scene are multiples of it

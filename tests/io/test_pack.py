@@ -18,10 +18,10 @@ import store_case
 from napari_xt.cli import main
 from napari_xt.errors import SettingsError, StoreError
 from napari_xt.io import pack as packing
-from napari_xt.io.layout import ShelfLayout
 from napari_xt.io.pack import pack
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.io.store import Store
+from napari_xt.io.stores.layout import ShelfLayout
+from napari_xt.io.stores.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ import zarr
 
 from napari_xt.errors import StoreError
 from napari_xt.geometry import Frame, Grid
-from napari_xt.io.merge import suppress
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.io.store import Store
+from napari_xt.io.stores.merge import suppress
+from napari_xt.io.stores.store import Store
 
 BOXES = ["id", "y0", "x0", "y1", "x1", "class", "score", "region_row", "region_col"]
 SCORES = ["region_row", "region_col", "y0", "x0", "y1", "x1", "class", "score", "entropy", "status"]

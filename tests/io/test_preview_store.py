@@ -11,8 +11,8 @@ import zarr
 from store_case import block_data, blocks, contents, header, layout, write
 
 from napari_xt.geometry import Region
-from napari_xt.io.preview import NONE, open_previews
-from napari_xt.io.store import Status, Store
+from napari_xt.io.stores.preview import NONE, open_previews
+from napari_xt.io.stores.store import Status, Store
 
 LAYOUT = layout()
 

@@ -22,8 +22,8 @@ from remote_case import Rule, Server
 
 from napari_xt.errors import ImageFormatError, ImageNotFoundError, ImageReadError, XTError
 from napari_xt.geometry import Box
-from napari_xt.io import remote
 from napari_xt.io.image import Image, open_image
+from napari_xt.io.images import remote
 
 pytest.importorskip("aiohttp")
 

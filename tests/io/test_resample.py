@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from napari_xt.geometry import Box
 from napari_xt.io.image import open_image
-from napari_xt.io.resample import read_run
+from napari_xt.io.images.resample import read_run
 
 SIDES = st.integers(20, 90)
 

@@ -12,8 +12,8 @@ import pytest
 import tifffile
 from PIL import Image as Pillow
 
-from napari_xt.io.geo import Georeference
 from napari_xt.io.image import open_image
+from napari_xt.io.images.geo import Georeference
 
 PIXELS = np.zeros((200, 300, 3), "u1")
 METRES = [1024, 0, 1, 1, 3072, 0, 1, 32633]

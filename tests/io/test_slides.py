@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from napari_xt.errors import ImageFormatError, ImageReadError, MissingDependencyError
 from napari_xt.geometry import Box
 from napari_xt.io.image import Image, open_image
-from napari_xt.io.slides import open_slide
+from napari_xt.io.images.slides import open_slide
 
 openslide = pytest.importorskip("openslide")
 

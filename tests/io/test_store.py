@@ -17,9 +17,9 @@ from ome_zarr.reader import Reader
 
 from napari_xt.errors import SettingsError, StoreError, StoreMismatchError
 from napari_xt.geometry import Box, Frame, Grid
-from napari_xt.io.layout import Layout, Status
-from napari_xt.io.patches import mean
-from napari_xt.io.store import Header, Store
+from napari_xt.io.stores.layout import Layout, Status
+from napari_xt.io.stores.patches import mean
+from napari_xt.io.stores.store import Header, Store
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 import store_case as case
 
 from napari_xt.errors import StoreLockedError
-from napari_xt.io.lock import Owner, boot_name, process_start
-from napari_xt.io.store import Store
+from napari_xt.io.stores.lock import Owner, boot_name, process_start
+from napari_xt.io.stores.store import Store
 
 HOLD = """
 import sys

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Box
+from napari_xt.io.computed.synthetic import KINDS, MASK, NEIGHBOURHOOD, REGION_PX, SCORES, SyntheticSlide
 from napari_xt.io.image import open_image
-from napari_xt.io.synthetic import KINDS, MASK, NEIGHBOURHOOD, REGION_PX, SCORES, SyntheticSlide
 
 SMALL = SyntheticSlide((1500, 2100), seed=3)
 PART = Box(6144, 8192, 8192, 10_240)  # of a large slide, four by four neighbourhoods

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 import napari_xt as xt
 from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box
-from napari_xt.io.tiles import TiledPage
+from napari_xt.io.images.tiles import TiledPage
 
 KINDS = {
     "jpeg": ("jpeg", "u1", (150, 201, 3), False, "<"),

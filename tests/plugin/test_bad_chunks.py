@@ -13,7 +13,7 @@ from napari.utils.notifications import notification_manager
 
 from napari_xt.errors import ImageReadError
 from napari_xt.io.image import Image, open_image
-from napari_xt.io.source import Source, Wrapped
+from napari_xt.io.images.source import Source, Wrapped
 from napari_xt.plugin import level as level_module
 from napari_xt.plugin import looks
 from napari_xt.plugin.level import Level

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from probability_case import SIDE, stored
 
-from napari_xt.io.layout import Status
+from napari_xt.io.stores.layout import Status
 from napari_xt.plugin.composed import FAILED, PERIOD, STRIPE, UNKNOWN, ComposedMask
 from napari_xt.plugin.overlays import Overlay
 

@@ -12,8 +12,8 @@ from PIL import Image as Picture
 from qtpy.QtCore import QTimer
 
 from napari_xt.errors import ImageFormatError
-from napari_xt.io import pictures
 from napari_xt.io.conversion.sweep import Column
+from napari_xt.io.images import pictures
 from napari_xt.plugin.reader import NO_LAYERS, read_layers, read_paths
 from plugin_fixtures import picture
 

@@ -34,7 +34,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 import export_case, store_case
-from napari_xt.io.store import Store
+from napari_xt.io.stores.store import Store
 from dataclasses import replace
 layout = export_case.layout()
 header = replace(store_case.header(layout), notes={}, plan={"regions": len(list(layout.grid.regions()))})

@@ -11,7 +11,7 @@ import pytest
 from napari.layers import Image, Labels, Layer
 from npe2 import PluginManifest
 
-from napari_xt.io.nuclei import NUCLEI, nuclei
+from napari_xt.io.computed.nuclei import NUCLEI, nuclei
 from napari_xt.plugin.sample_data import fluorescence, mosaic
 
 

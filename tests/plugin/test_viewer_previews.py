@@ -16,8 +16,8 @@ from napari_xt.engine.events import Event, Notice, RunStarted
 from napari_xt.engine.focus import Focus
 from napari_xt.engine.run import predict
 from napari_xt.geometry import Box
-from napari_xt.io.preview import NONE, open_previews
-from napari_xt.io.store import Store
+from napari_xt.io.stores.preview import NONE, open_previews
+from napari_xt.io.stores.store import Store
 from napari_xt.plugin import previews, view
 from napari_xt.plugin.composed import UNKNOWN
 from napari_xt.plugin.overlays import TAG
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pytestqt.qtbot import QtBot
 
-    from napari_xt.io.preview import RegionPreview
+    from napari_xt.io.stores.preview import RegionPreview
 
 pytestmark = pytest.mark.usefixtures("canopy")
 Make = Callable[..., Any] if TYPE_CHECKING else Any

@@ -12,7 +12,7 @@ import torch
 
 import napari_xt as xt
 from napari_xt.geometry import Box
-from napari_xt.io.synthetic import KINDS, NEIGHBOURHOOD, REGION_PX, SCORES, SyntheticSlide
+from napari_xt.io.computed.synthetic import KINDS, NEIGHBOURHOOD, REGION_PX, SCORES, SyntheticSlide
 from napari_xt.model.checkpoint import load_model
 from napari_xt.model.xt import XT
 from napari_xt.model.zoo import describe, find_model

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from napari_xt.errors import printable
-from napari_xt.io.decoding import DECODING, telling
+from napari_xt.io.images.decoding import DECODING, telling
 
 
 def table(lines: Sequence[tuple[str, str]]) -> None:

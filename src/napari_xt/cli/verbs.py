@@ -260,7 +260,7 @@ def demo(chosen: argparse.Namespace) -> int:
 
 def _large_demo(size: str, out: str | None) -> int:
     """The scene mirrored to any size, run as one window: stopped or killed, the same command goes on."""
-    from napari_xt.io.mirrored import mirrored_scene
+    from napari_xt.io.computed.mirrored import mirrored_scene
 
     found = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size)
     if found is None:

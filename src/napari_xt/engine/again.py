@@ -11,7 +11,7 @@ from napari_xt.engine.encoder import split
 from napari_xt.engine.events import Event
 from napari_xt.engine.ongoing import Ongoing
 from napari_xt.geometry import Region
-from napari_xt.io.store import Store
+from napari_xt.io.stores.store import Store
 
 Key = tuple[int, int]  # (row, col) of a block
 

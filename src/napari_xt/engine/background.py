@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box, Grid
 from napari_xt.io.image import Image
-from napari_xt.io.nodata import hidden_pixels
-from napari_xt.io.pyramid import is_computed
+from napari_xt.io.images.nodata import hidden_pixels
+from napari_xt.io.images.pyramid import is_computed
 
 REGION_PX = 8  # a region spans at least so many pixels of the look
 LOOK_PX = 2048**2  # no look reads more pixels of a level

@@ -32,9 +32,9 @@ from napari_xt.engine.plan import Plan, plan
 from napari_xt.engine.reading import Reader, read_patch
 from napari_xt.engine.run import stream
 from napari_xt.geometry import Box, Region, Window
+from napari_xt.io.computed.mirrored import mirrored_scene
 from napari_xt.io.image import Image, open_image
-from napari_xt.io.mask import mask_from_probability
-from napari_xt.io.mirrored import mirrored_scene
+from napari_xt.io.stores.mask import mask_from_probability
 from napari_xt.model.checkpoint import load_model
 from napari_xt.model.xt import XT
 

@@ -16,8 +16,8 @@ from napari_xt.engine import stages
 from napari_xt.engine.decode import Decoded
 from napari_xt.engine.plan import Plan, shelf_layout
 from napari_xt.geometry import Block, Box, Region, Window
-from napari_xt.io.layout import FEATURES
-from napari_xt.io.store import BlockData, EncodedBlock, RegionData
+from napari_xt.io.stores.layout import FEATURES
+from napari_xt.io.stores.store import BlockData, EncodedBlock, RegionData
 from napari_xt.model.xt import XT
 
 

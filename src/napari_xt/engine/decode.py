@@ -20,9 +20,9 @@ from torch import Tensor
 from napari_xt.engine.plan import Plan
 from napari_xt.engine.stages import Held, row_regions
 from napari_xt.geometry import IDS_PER_REGION, Box, Region, Window
-from napari_xt.io.mask import mask_from_probability
-from napari_xt.io.merge import BOX_DTYPE, box_rows, suppress
-from napari_xt.io.store import RegionData, Status
+from napari_xt.io.stores.mask import mask_from_probability
+from napari_xt.io.stores.merge import BOX_DTYPE, box_rows, suppress
+from napari_xt.io.stores.store import RegionData, Status
 from napari_xt.model.heads import Detections, decode_boxes
 from napari_xt.model.tokens import from_regions
 from napari_xt.model.xt import XT, Context

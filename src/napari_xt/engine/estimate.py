@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from napari_xt.engine.machine import LOADED_BYTES
 from napari_xt.engine.reading import kept_bytes
 from napari_xt.geometry import Step
-from napari_xt.io.layout import FEATURES, TOKENS, Layout, ShelfLayout, kept_arrays
+from napari_xt.io.stores.layout import FEATURES, TOKENS, Layout, ShelfLayout, kept_arrays
 from napari_xt.model.config import ContextKind, XTConfig
 
 if TYPE_CHECKING:

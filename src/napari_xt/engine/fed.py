@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from napari_xt.engine.settings import Channel, RunSettings
 from napari_xt.errors import ModelError, SettingsError, printable
-from napari_xt.io.channels import guess, index_of, named
 from napari_xt.io.image import Image
-from napari_xt.io.intensity import Limits, measured_limits
+from napari_xt.io.images.channels import guess, index_of, named
+from napari_xt.io.images.intensity import Limits, measured_limits
 from napari_xt.model.config import XTConfig
 
 SHOWN = 8  # so many channels are listed

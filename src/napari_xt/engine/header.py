@@ -7,7 +7,7 @@ from napari_xt.engine.plan import NUMERICS, Model, Plan, shelf_layout
 from napari_xt.engine.script import Script
 from napari_xt.engine.settings import RunSettings
 from napari_xt.io.image import Image
-from napari_xt.io.layout import Header, Layout
+from napari_xt.io.stores.layout import Header, Layout
 
 
 def header_of(image: Image, model: Model, settings: RunSettings, resolved: Plan) -> Header:

@@ -22,7 +22,7 @@ from napari_xt.engine.ongoing import Ongoing
 from napari_xt.engine.preview import preview
 from napari_xt.engine.writer import GROUP_REGIONS
 from napari_xt.geometry import Block, Region, Step, Window
-from napari_xt.io.store import EncodedBlock, Shelf, Store
+from napari_xt.io.stores.store import EncodedBlock, Shelf, Store
 
 GROUPS_AHEAD = 1  # are begun behind the one that is waited for
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import platformdirs
 
 from napari_xt.io.image import Image
-from napari_xt.io.layout import Header
-from napari_xt.io.place import same_job
+from napari_xt.io.stores.layout import Header
+from napari_xt.io.stores.place import same_job
 
 SUFFIX = ".xt.zarr"
 PACKAGE = Path(__file__).parents[1]  # bundled samples lie in it, results should not

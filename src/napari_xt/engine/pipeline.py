@@ -32,7 +32,7 @@ from napari_xt.engine.workers import Workers
 from napari_xt.engine.writer import Writer
 from napari_xt.geometry import Step
 from napari_xt.io.image import Image
-from napari_xt.io.store import Header, Store
+from napari_xt.io.stores.store import Header, Store
 from napari_xt.model.xt import XT
 
 

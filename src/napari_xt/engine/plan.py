@@ -22,8 +22,8 @@ from napari_xt.errors import ModelError, SettingsError
 from napari_xt.geometry import Box, Frame, Grid, Region, Step
 from napari_xt.io.html import html_table
 from napari_xt.io.image import Image, open_image
-from napari_xt.io.intensity import Limits
-from napari_xt.io.layout import Keep, ShelfLayout
+from napari_xt.io.images.intensity import Limits
+from napari_xt.io.stores.layout import Keep, ShelfLayout
 from napari_xt.model.config import CUSTOM, ModelCard, XTConfig
 from napari_xt.model.zoo import describe, find_model
 

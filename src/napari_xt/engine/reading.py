@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box
 from napari_xt.io.image import Image
-from napari_xt.io.resample import read_run
+from napari_xt.io.images.resample import read_run
 
 if TYPE_CHECKING:
     from napari_xt.engine.plan import Plan

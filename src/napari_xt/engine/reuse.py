@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import StoreError, StoreMismatchError
 from napari_xt.geometry import Region
-from napari_xt.io.kept import Kept
-from napari_xt.io.layout import FEATURES, TOKENS, Header
-from napari_xt.io.place import differing
-from napari_xt.io.tree import SUFFIX, describe, read_header
+from napari_xt.io.stores.kept import Kept
+from napari_xt.io.stores.layout import FEATURES, TOKENS, Header
+from napari_xt.io.stores.place import differing
+from napari_xt.io.stores.tree import SUFFIX, describe, read_header
 
 if TYPE_CHECKING:
     from napari_xt.engine.plan import Plan

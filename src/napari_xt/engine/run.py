@@ -26,7 +26,7 @@ from napari_xt.engine.settings import RunSettings
 from napari_xt.engine.telling import Teller
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.io.store import Header
+from napari_xt.io.stores.store import Header
 from napari_xt.model.checkpoint import load_model
 from napari_xt.model.xt import XT
 

@@ -16,7 +16,7 @@ from typing import Any
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Box
-from napari_xt.io.durable import write_file, writing
+from napari_xt.io.stores.durable import write_file, writing
 
 FORMAT = 1  # of files of settings
 MAX_BYTES = 1 << 20  # of such a file

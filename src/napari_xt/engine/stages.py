@@ -19,8 +19,8 @@ from napari_xt.engine.reading import Patch, Pixels, read_patch
 from napari_xt.errors import XTError
 from napari_xt.geometry import Box, Region, Window
 from napari_xt.io.image import Image
-from napari_xt.io.kept import Kept
-from napari_xt.io.nodata import hidden_pixels
+from napari_xt.io.images.nodata import hidden_pixels
+from napari_xt.io.stores.kept import Kept
 from napari_xt.model.tokens import from_regions, to_full
 from napari_xt.model.xt import STORED, XT
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from napari_xt.engine.events import Detection, Event, Notice, RegionDone, RegionKind, RunStarted, StageProgress
 from napari_xt.engine.plan import Plan
 from napari_xt.geometry import Region
-from napari_xt.io.store import RegionData, Status
+from napari_xt.io.stores.store import RegionData, Status
 
 BEAT_S = 0.1  # how often a run that waits looks up: it can be stopped then
 KINDS: dict[Status, RegionKind] = {Status.FAILED: "failed", Status.SKIPPED: "skipped"}

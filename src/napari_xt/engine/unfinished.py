@@ -13,9 +13,9 @@ from napari_xt.engine.plan import Model, Plan
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import XTError
 from napari_xt.io.image import Image
-from napari_xt.io.layout import Header
-from napari_xt.io.place import same_job
 from napari_xt.io.prediction import open_prediction
+from napari_xt.io.stores.layout import Header
+from napari_xt.io.stores.place import same_job
 
 
 @dataclass(frozen=True, slots=True)

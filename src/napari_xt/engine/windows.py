@@ -18,7 +18,7 @@ from napari_xt.engine.events import Event
 from napari_xt.engine.ongoing import Ongoing
 from napari_xt.engine.writer import GROUP_REGIONS
 from napari_xt.geometry import Step
-from napari_xt.io.store import BlockData
+from napari_xt.io.stores.store import BlockData
 
 BATCHES_AHEAD = 2  # for each thread that computes, or a group of regions: so much is begun behind what is waited for
 

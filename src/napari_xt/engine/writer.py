@@ -15,8 +15,8 @@ from napari_xt.engine.events import Event
 from napari_xt.engine.telling import Teller
 from napari_xt.engine.workers import Workers
 from napari_xt.geometry import Region
-from napari_xt.io.preview import RegionPreview
-from napari_xt.io.store import BlockData, EncodedBlock, Store
+from napari_xt.io.stores.preview import RegionPreview
+from napari_xt.io.stores.store import BlockData, EncodedBlock, Store
 
 GROUP_REGIONS = 64  # are written and journalled together
 GROUP_S = 0.5  # or as many as came in this long

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import AnnotationError, MissingDependencyError
 from napari_xt.io.features import DO, features
-from napari_xt.io.geo import Georeference
+from napari_xt.io.images.geo import Georeference
 
 if TYPE_CHECKING:
     from napari_xt.io.image import Image

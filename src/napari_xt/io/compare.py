@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import SettingsError, StoreError
 from napari_xt.geometry import Box
-from napari_xt.io.computed import ComputedArray
-from napari_xt.io.layout import Layout
-from napari_xt.io.merge import BOX_DTYPE, overlapping
+from napari_xt.io.computed.array import ComputedArray
 from napari_xt.io.prediction import EDGES, Prediction, open_prediction
+from napari_xt.io.stores.layout import Layout
+from napari_xt.io.stores.merge import BOX_DTYPE, overlapping
 
 MATCH_IOU: Final = 0.5
 COUNTED_AT_ONCE_PX = 1 << 22

@@ -24,8 +24,8 @@ from napari_xt.io.conversion.rows import ImageRows
 from napari_xt.io.conversion.sweep import area_mean
 from napari_xt.io.conversion.target import Compressor, Target, Version
 from napari_xt.io.conversion.work import Part, Progress, parts_of, write
-from napari_xt.io.durable import DurableStore, writing
 from napari_xt.io.image import Image, open_image
+from napari_xt.io.stores.durable import DurableStore, writing
 
 
 def convert(

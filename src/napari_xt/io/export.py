@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import get_args
 
 from napari_xt.errors import SettingsError
-from napari_xt.io.durable import appearing
 from napari_xt.io.exports import coco, geojson, geopackage, raster, tables
 from napari_xt.io.exports.wanted import Flavour, Progress, Source, Wanted, What, available
 from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.io.stores.durable import appearing
 
 Writer = Callable[[Prediction, Path, Wanted], None]
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import ImageReadError, SettingsError
 from napari_xt.geometry import Box
-from napari_xt.io.decoding import Progress, telling
-from napari_xt.io.formats import is_layer, is_rgb, names_of_channels, open_array, open_layer, open_path
-from napari_xt.io.geo import Georeference
-from napari_xt.io.identity import DAMAGED, word
-from napari_xt.io.pyramid import chunk_boxes, extended
-from napari_xt.io.source import (
+from napari_xt.io.images.decoding import Progress, telling
+from napari_xt.io.images.formats import is_layer, is_rgb, names_of_channels, open_array, open_layer, open_path
+from napari_xt.io.images.geo import Georeference
+from napari_xt.io.images.identity import DAMAGED, word
+from napari_xt.io.images.pyramid import chunk_boxes, extended
+from napari_xt.io.images.source import (
     SET_BY_USER,
     UNITS_UM,
     ArrayLike,
@@ -34,7 +34,7 @@ from napari_xt.io.source import (
     Window,
     parse_pixel_size,
 )
-from napari_xt.io.stacked import stack
+from napari_xt.io.images.stacked import stack
 
 SAMPLES, SAMPLE_PX = 32, 64
 T = TypeVar("T")

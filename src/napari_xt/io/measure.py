@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Box
 from napari_xt.io.annotations import Annotation, read_annotations
-from napari_xt.io.inside import bounds, pixels_inside, points_inside
+from napari_xt.io.images.source import UNITS_UM
+from napari_xt.io.measures.inside import bounds, pixels_inside, points_inside
 from napari_xt.io.objects import Progress, objects
 from napari_xt.io.prediction import EDGES, Prediction, open_prediction
-from napari_xt.io.source import UNITS_UM
 
 BAND_PX = 1 << 22  # pixels that are counted at once
 WHOLE = "whole image"

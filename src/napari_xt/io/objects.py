@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import SettingsError, StoreError
 from napari_xt.geometry import Box
-from napari_xt.io.components import Ints, Sample, measure_components
 from napari_xt.io.exports.wanted import SYMBOLS
 from napari_xt.io.image import Image, open_image
+from napari_xt.io.images.resample import read_run
+from napari_xt.io.measures.components import Ints, Sample, measure_components
 from napari_xt.io.prediction import EDGES, Prediction, open_prediction
-from napari_xt.io.resample import read_run
 
 BAND_PX = 1 << 22  # pixels that are measured at once
 

@@ -20,14 +20,14 @@ from typing import Any
 from zarr.storage import ZipStore
 
 from napari_xt.errors import SettingsError, StoreError
-from napari_xt.io import lock
-from napari_xt.io.durable import PARTIAL, appearing, free_bytes
-from napari_xt.io.files import MOST_BYTES
-from napari_xt.io.layout import FEATURES, TOKENS
-from napari_xt.io.ledger import Ledger
-from napari_xt.io.place import LEDGER, LOCK, ledger_path, lock_path
+from napari_xt.io.images.files import MOST_BYTES
 from napari_xt.io.prediction import PACKED, Prediction, open_prediction
-from napari_xt.io.tree import JOURNAL, open_tree, read_header
+from napari_xt.io.stores import lock
+from napari_xt.io.stores.durable import PARTIAL, appearing, free_bytes
+from napari_xt.io.stores.layout import FEATURES, TOKENS
+from napari_xt.io.stores.ledger import Ledger
+from napari_xt.io.stores.place import LEDGER, LOCK, ledger_path, lock_path
+from napari_xt.io.stores.tree import JOURNAL, open_tree, read_header
 
 ZIP = ".zip"
 DESCRIPTION = "zarr.json"

@@ -17,15 +17,15 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_xt.geometry import IDS_PER_REGION
-from napari_xt.io.files import FileStore
 from napari_xt.io.html import html_table
-from napari_xt.io.layout import FEATURES, TOKENS, Header, Layout, Status
-from napari_xt.io.ledger import Ledger, RegionRow
-from napari_xt.io.merge import IOU, suppress
-from napari_xt.io.place import ledger_path
-from napari_xt.io.shelf import open_shelf
-from napari_xt.io.store import candidate_boxes
-from napari_xt.io.tree import Tree, open_tree, read_header
+from napari_xt.io.images.files import FileStore
+from napari_xt.io.stores.layout import FEATURES, TOKENS, Header, Layout, Status
+from napari_xt.io.stores.ledger import Ledger, RegionRow
+from napari_xt.io.stores.merge import IOU, suppress
+from napari_xt.io.stores.place import ledger_path
+from napari_xt.io.stores.shelf import open_shelf
+from napari_xt.io.stores.store import candidate_boxes
+from napari_xt.io.stores.tree import Tree, open_tree, read_header
 
 PACKED = ".xt.zarr.zip"
 EDGES = ("y0", "x0", "y1", "x1")

@@ -17,7 +17,7 @@ from napari.viewer import Viewer
 from numpy.typing import NDArray
 
 from napari_xt.errors import SettingsError
-from napari_xt.io.durable import write_file, writing
+from napari_xt.io.stores.durable import write_file, writing
 from napari_xt.plugin.live import is_run_layer
 
 ROUND = 64  # corners of an ellipse

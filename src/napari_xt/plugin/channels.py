@@ -18,11 +18,11 @@ import platformdirs
 from napari.layers import Layer
 
 from napari_xt.errors import XTError
-from napari_xt.io.channels import guess
-from napari_xt.io.durable import write_file
-from napari_xt.io.formats import names_of_channels, open_layer
 from napari_xt.io.image import Image, open_image
-from napari_xt.io.stacked import stacked_parts
+from napari_xt.io.images.channels import guess
+from napari_xt.io.images.formats import names_of_channels, open_layer
+from napari_xt.io.images.stacked import stacked_parts
+from napari_xt.io.stores.durable import write_file
 from napari_xt.plugin.level import Level
 from napari_xt.plugin.reader import shown_image
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from napari_xt.io.compare import BOTH, DIFFER, MEANINGS, NEITHER, ONLY_A, ONLY_B, UNKNOWN, difference
-from napari_xt.io.layout import PALETTE
 from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.io.stores.layout import PALETTE
 from napari_xt.plugin.overlays import TAG, Place
 
 if TYPE_CHECKING:

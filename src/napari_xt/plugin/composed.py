@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Region
-from napari_xt.io.layout import Status
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.stores.layout import Status
 
 RUN_THRESHOLD = 0.5  # of a class against the background: the largest of both, what is stored
 UNKNOWN, FAILED = 255, 254  # values of stripes: not computed (in dots: skipped), failed

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box
 from napari_xt.io.image import Image
-from napari_xt.io.pyramid import halve, is_computed
+from napari_xt.io.images.pyramid import halve, is_computed
 from napari_xt.plugin.level import empty
 from napari_xt.plugin.watch import Fault, Watch
 

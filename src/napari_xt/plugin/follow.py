@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from napari.viewer import Viewer
 
-from napari_xt.io import lock
-from napari_xt.io.ledger import Ledger
-from napari_xt.io.place import ledger_path, lock_path
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.stores import lock
+from napari_xt.io.stores.ledger import Ledger
+from napari_xt.io.stores.place import ledger_path, lock_path
 from napari_xt.plugin._thread import Pull
 from napari_xt.plugin.live import LiveLayers
 

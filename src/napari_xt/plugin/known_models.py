@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from napari_xt.errors import XTError
-from napari_xt.io.durable import write_file
+from napari_xt.io.stores.durable import write_file
 from napari_xt.model.zoo import RELEASED, SUFFIX, ModelInfo, describe, list_models
 
 REMEMBERED = 30  # files, the last ones

@@ -13,8 +13,8 @@ from napari.layers import Image, Layer
 from napari.viewer import Viewer
 
 from napari_xt.engine.events import Event, RegionDone, RunFailed, RunFinished, RunStarted
-from napari_xt.io.layout import Status
 from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.io.stores.layout import Status
 from napari_xt.plugin.boxes import LayerData, exchange
 from napari_xt.plugin.boxes_in_view import follow_camera, insert_quietly
 from napari_xt.plugin.hover import tell_regions

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Box
-from napari_xt.io.pyramid import chunk_boxes
-from napari_xt.io.source import ArrayLike
+from napari_xt.io.images.pyramid import chunk_boxes
+from napari_xt.io.images.source import ArrayLike
 from napari_xt.plugin.watch import Fault, Watch
 
 LONGEST_S = 10.0

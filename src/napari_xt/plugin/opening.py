@@ -10,8 +10,8 @@ import sys
 import threading
 from contextlib import closing
 
-from napari_xt.io.decoding import DECODING, telling
 from napari_xt.io.image import Image, open_image
+from napari_xt.io.images.decoding import DECODING, telling
 
 POLL_S = 0.05
 

@@ -15,10 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Frame, Region
-from napari_xt.io.layout import Layout, Status
+from napari_xt.io.computed.swatches import COLOURS
+from napari_xt.io.computed.synthetic import MASK
 from napari_xt.io.prediction import Prediction
-from napari_xt.io.swatches import COLOURS
-from napari_xt.io.synthetic import MASK
+from napari_xt.io.stores.layout import Layout, Status
 from napari_xt.plugin.box_table import BoxTable
 from napari_xt.plugin.boxes import LayerData, boxes_layer
 from napari_xt.plugin.composed import FAILED, NAMES, UNKNOWN, ComposedMask

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from napari_xt.io.cache import FOLDER_VARIABLE
+from napari_xt.io.images.cache import FOLDER_VARIABLE
 
 PLUGIN = "napari-xt"
 AUTO = "auto"

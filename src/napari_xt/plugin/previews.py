@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Box, Region
-from napari_xt.io.layout import Status
-from napari_xt.io.patches import cells, every
 from napari_xt.io.prediction import Prediction
-from napari_xt.io.preview import NONE, UNREADABLE, open_previews
+from napari_xt.io.stores.layout import Status
+from napari_xt.io.stores.patches import cells, every
+from napari_xt.io.stores.preview import NONE, UNREADABLE, open_previews
 from napari_xt.plugin.boxes import LayerData
 from napari_xt.plugin.composed import pattern
 from napari_xt.plugin.overlays import TAG, Place, class_colors, mask_style

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import ImageReadError, XTError
 from napari_xt.io.image import Image
-from napari_xt.io.intensity import measured_limits
+from napari_xt.io.images.intensity import measured_limits
+from napari_xt.io.images.pyramid import is_computed
+from napari_xt.io.images.source import Window, window
 from napari_xt.io.prediction import PACKED, Prediction, open_prediction
-from napari_xt.io.pyramid import is_computed
-from napari_xt.io.source import Window, window
 from napari_xt.plugin.adopt import Made, adopt_soon
 from napari_xt.plugin.boxes import LayerData
 from napari_xt.plugin.filling import Filling, coarsest, is_heavy

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_xt.io.layout import Layout, Status
+from napari_xt.io.stores.layout import Layout, Status
 
 TOP = 5  # of many classes these are named
 STATES = {

@@ -17,11 +17,11 @@ from typing import Any, Final
 import platformdirs
 
 from napari_xt.errors import XTError
-from napari_xt.io.durable import write_file
-from napari_xt.io.identity import same_image
 from napari_xt.io.image import Image
-from napari_xt.io.layout import Header
+from napari_xt.io.images.identity import same_image
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.stores.durable import write_file
+from napari_xt.io.stores.layout import Header
 
 REMEMBERED = 200  # images, and views
 MAX_BYTES = 1 << 20

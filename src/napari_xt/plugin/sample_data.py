@@ -10,10 +10,10 @@ from importlib.resources import as_file, files
 import numpy as np
 import pandas as pd
 
+from napari_xt.io.computed.mirrored import mirrored_scene
+from napari_xt.io.computed.nuclei import PIXEL_UM, nuclei
+from napari_xt.io.computed.synthetic import MASK, NEIGHBOURHOOD, REGION_PX, SyntheticSlide
 from napari_xt.io.image import open_image
-from napari_xt.io.mirrored import mirrored_scene
-from napari_xt.io.nuclei import PIXEL_UM, nuclei
-from napari_xt.io.synthetic import MASK, NEIGHBOURHOOD, REGION_PX, SyntheticSlide
 from napari_xt.plugin.boxes import LayerData, outlines, rectangles
 from napari_xt.plugin.overlays import CLASS_COLORS, Place, mask_style
 from napari_xt.plugin.reader import image_layers

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari_xt.errors import ModelError
-from napari_xt.io.synthetic import SyntheticArray
+from napari_xt.io.computed.synthetic import SyntheticArray
 from napari_xt.plugin.level import Level
 
 WORD = "synthetic"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_xt.io.layout import Header
+    from napari_xt.io.stores.layout import Header
 
 KEEP_AFTER_S = 1.0  # a view that moves is written down at most so often
 STYLE = ("visible", "opacity")

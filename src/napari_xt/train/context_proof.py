@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from napari_xt.engine.figures import Figure, Figures
-from napari_xt.io.synthetic import SyntheticSlide
+from napari_xt.io.computed.synthetic import SyntheticSlide
 from napari_xt.model.checkpoint import save_model
 from napari_xt.model.config import ContextKind, ModelCard
 from napari_xt.train.context_recipe import CONFIG, CONTEXT, REGIONS, encode, train_context, train_regions

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_xt.io.synthetic import MASK, NEIGHBOURHOOD, REGION_PX, SCORES
+from napari_xt.io.computed.synthetic import MASK, NEIGHBOURHOOD, REGION_PX, SCORES
 from napari_xt.model.config import ContextConfig, ContextKind, LocalConfig, XTConfig
 from napari_xt.model.tokens import to_regions
 from napari_xt.model.xt import XT, Context, XTOutput

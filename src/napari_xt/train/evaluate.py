@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from napari_xt.geometry import IDS_PER_REGION, Box
-from napari_xt.io.merge import box_rows, suppress
+from napari_xt.io.stores.merge import box_rows, suppress
 from napari_xt.model.heads import decode_boxes
 from napari_xt.model.xt import XT
 from napari_xt.train.scenes import Scene

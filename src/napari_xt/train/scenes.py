@@ -19,7 +19,7 @@ from torch import Tensor
 from napari_xt.errors import ImageFormatError
 from napari_xt.geometry import Box
 from napari_xt.io.image import open_image
-from napari_xt.io.intensity import Limits, measured_limits
+from napari_xt.io.images.intensity import Limits, measured_limits
 from napari_xt.model.config import XTConfig
 from napari_xt.model.intensity import between
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Box
-from napari_xt.io.synthetic import KINDS, MASK, NEIGHBOURHOOD, REGION_PX, SCORES, SyntheticSlide
+from napari_xt.io.computed.synthetic import KINDS, MASK, NEIGHBOURHOOD, REGION_PX, SCORES, SyntheticSlide
 from napari_xt.model.tokens import to_regions
 from napari_xt.model.xt import XT
 

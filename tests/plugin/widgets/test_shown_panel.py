@@ -12,7 +12,7 @@ from probability_case import stored
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_xt.io.layout import Status
+from napari_xt.io.stores.layout import Status
 from napari_xt.plugin.boxes_in_view import follow_camera
 from napari_xt.plugin.composed import FAILED, UNKNOWN
 from napari_xt.plugin.hover import overlay_of, tell_regions

@@ -13,7 +13,7 @@ import pytest
 from napari.layers import Layer
 
 from napari_xt.errors import ModelError
-from napari_xt.io.synthetic import MASK, SyntheticSlide
+from napari_xt.io.computed.synthetic import MASK, SyntheticSlide
 from napari_xt.model import zoo
 from napari_xt.plugin.overlays import TAG
 from napari_xt.plugin.run import run, session_of
@@ -33,7 +33,7 @@ MAKE_PROOF = """
 import sys
 from dataclasses import replace
 from small_model import SMALL, small_model
-from napari_xt.io.synthetic import MASK, SCORES
+from napari_xt.io.computed.synthetic import MASK, SCORES
 from napari_xt.model.checkpoint import save_model
 from napari_xt.model.config import ModelCard
 config = replace(SMALL, scale_um=None, window=2, mask=MASK, boxes=None, scores=SCORES)

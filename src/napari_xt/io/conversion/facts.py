@@ -18,9 +18,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_xt.io.image import Image
-from napari_xt.io.ngff import LENGTHS
-from napari_xt.io.nodata import nodata_attributes
-from napari_xt.io.source import RGB_NAMES, Window, positive, unit_name
+from napari_xt.io.images.nodata import nodata_attributes
+from napari_xt.io.images.source import RGB_NAMES, Window, positive, unit_name
+from napari_xt.io.stores.ngff import LENGTHS
 
 MOST_BYTES = 16 << 20  # of a file of metadata
 PRIMARIES = ("FF0000", "00FF00", "0000FF", "FFFFFF")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_xt.errors import SettingsError, StoreError, StoreLockedError, StoreMismatchError
-from napari_xt.io import lock
-from napari_xt.io.durable import PARTIAL, remove_partials, sync_folder, write_file
-from napari_xt.io.identity import same_image
-from napari_xt.io.omezarr import ZARR_FILES
+from napari_xt.io.images.identity import same_image
+from napari_xt.io.images.omezarr import ZARR_FILES
+from napari_xt.io.stores import lock
+from napari_xt.io.stores.durable import PARTIAL, remove_partials, sync_folder, write_file
 
 IMAGE, JOURNAL, LOCK, PROGRESS, REPLACED = "image", "journal", "run.lock", "progress.json", "replaced"
 GUARD, PATIENCE_S = "guard.sqlite", 10.0

@@ -21,7 +21,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Box
-from napari_xt.io.patches import mean
+from napari_xt.io.stores.patches import mean
 
 STRIP_BYTES = 64 << 20  # of a strip of level 0; some five times as much is in memory in all
 BAND_BYTES = 4 * STRIP_BYTES  # a row of source chunks is read at once up to this size

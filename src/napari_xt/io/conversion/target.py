@@ -16,9 +16,9 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from napari_xt.errors import SettingsError
-from napari_xt.io.guard import MAX_DECODED_BYTES
-from napari_xt.io.ngff import LENGTHS
-from napari_xt.io.pyramid import COARSEST_PX
+from napari_xt.io.images.guard import MAX_DECODED_BYTES
+from napari_xt.io.images.pyramid import COARSEST_PX
+from napari_xt.io.stores.ngff import LENGTHS
 
 Version = Literal["0.4", "0.5"]
 Compressor = Literal["zstd", "blosc", "gzip", "none"]

@@ -17,7 +17,7 @@ from napari_xt.errors import StoreError
 from napari_xt.io.conversion.place import RESTART, Place
 from napari_xt.io.conversion.sweep import ArrayRows, Column, Lead, Reduce, Rows, Sweep, area_mean, planes_of, sweeps
 from napari_xt.io.conversion.target import Target
-from napari_xt.io.durable import DurableStore
+from napari_xt.io.stores.durable import DurableStore
 
 NOTE_S = 1.0  # what a killed conversion has to do again at most, and a little
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from napari_xt.geometry import Box
 from napari_xt.io.exports.wanted import What
-from napari_xt.io.layout import COARSEST_PX
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.stores.layout import COARSEST_PX
 
 NOT_COMPUTED = 255  # in a mask: a region that was not run, or failed, is not background
 WHOLE = 255.0  # of a stored probability

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_xt.errors import MissingDependencyError, SettingsError
 from napari_xt.io.exports.things import Points
-from napari_xt.io.geo import Georeference
+from napari_xt.io.images.geo import Georeference
 from napari_xt.io.prediction import Prediction
 
 if TYPE_CHECKING:

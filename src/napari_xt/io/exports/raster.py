@@ -19,16 +19,16 @@ from zarr.storage import LocalStore
 
 from napari_xt.errors import MissingDependencyError, SettingsError, printable
 from napari_xt.geometry import Box
-from napari_xt.io import ngff
 from napari_xt.io.conversion.sweep import Column, Lead, every_other
 from napari_xt.io.conversion.target import Target
 from napari_xt.io.exports.cog import arrange
 from napari_xt.io.exports.grid import NOT_COMPUTED, Raster
 from napari_xt.io.exports.maps import INSTALL
 from napari_xt.io.exports.wanted import Wanted, provenance
-from napari_xt.io.geo import Georeference
+from napari_xt.io.images.geo import Georeference
+from napari_xt.io.images.source import UNITS_UM
 from napari_xt.io.prediction import Prediction
-from napari_xt.io.source import UNITS_UM
+from napari_xt.io.stores import ngff
 
 TILE = 512
 READ_BYTES = 64 << 20

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from napari_xt.errors import MissingDependencyError, StoreError
 from napari_xt.io.exports.polygons import Area, trace
 from napari_xt.io.exports.wanted import SYMBOLS, Wanted, job_digest
-from napari_xt.io.layout import Layout
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.stores.layout import Layout
 
 Points = NDArray[Any]  # float64, or int64 where all are whole
 Kind = Literal["area", "box", "region"]
