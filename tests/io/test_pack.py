@@ -26,7 +26,7 @@ from napari_xt.io.stores.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NOTES = {"image": "/home/someone/secret/scene.tif", "image_relative": "scene.tif"}
+NOTES = {"image": "/images/secret/scene.tif", "image_relative": "scene.tif"}
 
 
 @pytest.fixture
