@@ -57,7 +57,8 @@ class Opening:
             return None
         if self._error is not None:
             raise self._error
-        return self._image
+        image, self._image = self._image, None  # an event loop that began meanwhile keeps who listened
+        return image
 
     def _open(self) -> None:
         try:

@@ -25,12 +25,35 @@ class StoppedError(Exception):
     """Nobody wants the result any more."""
 
 
+def _nobody(*_: Any) -> None:
+    """Stand for what is wanted no more: napari keeps every worker, and all that it holds."""
+
+
 @dataclass(slots=True, eq=False)
 class _Work:
     call: Callable[[Tell], Any]
     done: Callable[[Any], None]
     failed: Callable[[str], None]
+    tell: Tell
     stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> Any:
+        """Return what comes of it; an error as a value, since a worker would show it with a traceback."""
+        call, tell, self.call, self.tell = self.call, self.tell, _nobody, _nobody
+
+        def told(done: int, total: int) -> None:
+            if self.stop.is_set():
+                raise StoppedError
+            tell(done, total)
+
+        try:
+            return call(told)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
+            return error
+
+    def forget(self) -> None:
+        """Let go of who waits for it."""
+        self.done = self.failed = _nobody
 
 
 class Task(QObject):
@@ -77,7 +100,7 @@ class Task(QObject):
             Called on the viewer's thread with the result, or with a sentence about the error.
         """
         self.stop()
-        self._next = _Work(call, done, failed)
+        self._next = _Work(call, done, failed, self.progress.emit)
         if self._now is None:
             self._begin()
 
@@ -86,27 +109,16 @@ class Task(QObject):
         self._next = None
         if self._now is not None:
             self._now.stop.set()
+            self._now.forget()
 
     def _begin(self) -> None:
         work, self._now, self._next = self._next, self._next, None
         if work is None:
             return
-        worker = create_worker(self._run, work, _start_thread=False)
+        worker = create_worker(_done, work, _start_thread=False)
         worker.returned.connect(self._end)
         worker.start()
         self.changed.emit()
-
-    def _run(self, work: _Work) -> tuple[_Work, Any]:
-        """What came of it; an error as a value, since a worker would show it with a traceback."""
-        try:
-            return work, work.call(lambda done, total: self._tell(work, done, total))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
-            return work, error
-
-    def _tell(self, work: _Work, done: int, total: int) -> None:
-        if work.stop.is_set():
-            raise StoppedError
-        self.progress.emit(done, total)
 
     def _end(self, result: tuple[_Work, Any]) -> None:
         work, found = result
@@ -115,6 +127,7 @@ class Task(QObject):
         self._now = None
         if not work.stop.is_set():
             self._show(work, found)
+        work.forget()
         if self._next is not None:
             self._begin()
         elif self._now is None:
@@ -128,3 +141,7 @@ class Task(QObject):
             notification_manager.dispatch(ErrorNotification(found))
         else:
             work.done(found)
+
+
+def _done(work: _Work) -> tuple[_Work, Any]:
+    return work, work.run()
