@@ -30,8 +30,8 @@ types: install ## static types of src
 manifest: install ## the napari manifest and the functions it names
 	@$(bin)/npe2 validate --imports src/napari_xt/napari.yaml
 
-pytest: install ## the tests alone, on a virtual screen
-	@.ci/screen $(bin)/pytest
+pytest: install ## the tests alone, on a virtual screen, a file a process
+	@.ci/screen $(bin)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 wheel-check: install ## install the wheel into a fresh environment and use it there
 	@.ci/wheel-check
