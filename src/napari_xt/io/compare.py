@@ -102,11 +102,7 @@ class _Settled:
     """Which run pixels of a prediction are done or were skipped, as its journal says now."""
 
     def __init__(self, prediction: Prediction) -> None:
-        grid, table = prediction.layout.grid, prediction.scores
-        self.regions = np.zeros(grid.shape, np.bool_)
-        good = table[table["status"].isin(("done", "skipped"))]
-        self.regions[good["region_row"], good["region_col"]] = True
-        self._side = grid.region_px
+        self.regions, self._side = prediction.settled, prediction.layout.grid.region_px
 
     def at(self, y: NDArray[np.int64], x: NDArray[np.int64]) -> Flags:
         """Of the pixels in rows ``y`` and columns ``x``: ``(y, x)``."""

@@ -140,11 +140,11 @@ def _summary(
 
 def _areas(prediction: Prediction, rings: Sequence[Ring] | None) -> tuple[NDArray[np.float64], float]:
     """Level-0 pixels of each class of the mask, and of what was run, in the image or in a shape."""
-    layout, settled = prediction.layout, _settled(prediction)
+    layout, settled = prediction.layout, prediction.settled
     names, (fy, fx) = layout.mask or (), layout.frame.px_per_run
     if rings is None:
-        areas = prediction.area()
-        known = prediction.scores[settled[prediction.scores["region_row"], prediction.scores["region_col"]]]
+        areas, table = prediction.area(), prediction.scores
+        known = table[settled[table["region_row"], table["region_col"]]]
         ran = float(((known["y1"] - known["y0"]) * (known["x1"] - known["x0"])).sum())
         return np.array([float(areas[name]) for name in names]), ran
     scaled = [ring / (fy, fx) for ring in rings]
@@ -158,13 +158,6 @@ def _areas(prediction: Prediction, rings: Sequence[Ring] | None) -> tuple[NDArra
         if names:
             counts += np.bincount(np.asarray(prediction.mask[0][box.slices])[inside], minlength=256)
     return counts[: len(names)] * fy * fx, ran * fy * fx
-
-
-def _settled(prediction: Prediction) -> NDArray[np.bool_]:
-    """Which regions of the grid are done or skipped."""
-    table, settled = prediction.scores, np.zeros(prediction.layout.grid.shape, np.bool_)
-    settled[table["region_row"], table["region_col"]] = table["status"].isin(["done", "skipped"])
-    return settled
 
 
 def _inside(points: NDArray[np.float64], rings: Sequence[Ring] | None) -> NDArray[np.bool_]:

@@ -184,6 +184,14 @@ class Prediction:
         return self._table("scores", self._make_scores)
 
     @property
+    def settled(self) -> NDArray[np.bool_]:
+        """Which regions of the grid are done or were skipped, ``(rows, cols)``; the others are not background."""
+        settled = np.zeros(self.layout.grid.shape, np.bool_)
+        for row in self._state().rows:
+            settled[row.row, row.col] = _settled(row)
+        return settled
+
+    @property
     def label(self) -> dict[str, float] | None:
         """The image's class probabilities: the mean over the done regions; None where there are no scores.
 

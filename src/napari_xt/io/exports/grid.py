@@ -120,11 +120,7 @@ class Raster:
     @cached_property
     def _known(self) -> NDArray[np.bool_]:
         """Which regions were done, or found to be empty."""
-        table = self.prediction.scores
-        known = np.zeros(self.prediction.layout.grid.shape, np.bool_)
-        settled = table[table["status"].isin(["done", "skipped"])]
-        known[settled["region_row"], settled["region_col"]] = True
-        return known
+        return self.prediction.settled
 
     @cached_property
     def _scores(self) -> NDArray[np.float32]:
