@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import napari_xt as xt
 from napari_xt.cli import main
 from napari_xt.engine import plan as planning
-from napari_xt.engine.area import runs_of, touched_cells, within, without
+from napari_xt.engine.area import touched_cells, within, without
+from napari_xt.engine.background import runs_of
 from napari_xt.errors import SettingsError, StoreMismatchError, XTError
 from napari_xt.model.checkpoint import save_model
 from napari_xt.model.config import ModelCard

@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xt.engine.background import Runs
+from napari_xt.engine.background import Runs, runs_of
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Box, Frame, Grid, Step
 from napari_xt.io.annotations import Ring, read_annotations
@@ -112,12 +111,6 @@ def touched_cells(polygons: Iterable[Sequence[Ring]], shape: tuple[int, int]) ->
             part = cells[y0:y1, x0:x1]
             part |= _touched(edges - np.tile([y0, x0], 2), part.shape)
     return cells
-
-
-def runs_of(indices: NDArray[np.int64]) -> Runs:
-    """Increasing numbers as half-open runs: 3, 4, 5, 9 are (3, 6), (9, 10)."""
-    cuts = [0, *(np.flatnonzero(np.diff(indices) > 1) + 1).tolist(), len(indices)]
-    return tuple((int(indices[a]), int(indices[b - 1]) + 1) for a, b in pairwise(cuts) if a < b)
 
 
 def _edges(ring: Ring) -> Floats:

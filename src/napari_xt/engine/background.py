@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def look(image: Image, grid: Grid, channels: Sequence[int], roi: Box) -> Look:
         return Look(why=f"no region is skipped: {error}")
     hidden = hidden_pixels(pixels, channels, None if image.alpha in channels else image.alpha, image.nodata)
     table = empty_regions(pixels[list(channels)], grid, hidden, trusted=not is_computed(image.levels[level]))
-    return Look(_runs([region.index for region in grid.regions(roi) if table[region.row, region.col]]))
+    return Look(runs_of(np.array([r.index for r in grid.regions(roi) if table[r.row, r.col]], np.int64)))
 
 
 class Picture:
@@ -205,7 +205,7 @@ def _outermost(brightness: Pixels, background: np.floating[Any], near: np.floati
     return bool(min(brighter, darker) <= BEYOND)
 
 
-def _runs(indices: Sequence[int]) -> Runs:
+def runs_of(indices: NDArray[np.int64]) -> Runs:
     """Increasing numbers as half-open runs: 3, 4, 5, 9 are (3, 6), (9, 10)."""
-    groups = [[n for _, n in group] for _, group in groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0])]
-    return tuple((group[0], group[-1] + 1) for group in groups)
+    cuts = [0, *(np.flatnonzero(np.diff(indices) > 1) + 1).tolist(), len(indices)]
+    return tuple((int(indices[a]), int(indices[b - 1]) + 1) for a, b in pairwise(cuts) if a < b)
