@@ -19,10 +19,10 @@ from napari.layers import Layer
 from napari.qt import get_qapp
 from napari.viewer import Viewer
 
-from napari_xt.plugin.box_table import BoxTable
-from napari_xt.plugin.boxes import AT_ONCE, boxes_layer
-from napari_xt.plugin.boxes_in_view import BoxesInView, follow_camera
-from napari_xt.plugin.density import density
+from napari_xt.plugin.boxes.density import density
+from napari_xt.plugin.boxes.in_view import BoxesInView, follow_camera
+from napari_xt.plugin.boxes.layer import AT_ONCE, boxes_layer
+from napari_xt.plugin.boxes.table import BoxTable
 
 SHAPE = (25_000, 29_000)
 FRAMES, AT_A_TIME = 200, 40  # of each kind and place, and in turn

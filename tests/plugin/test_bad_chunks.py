@@ -14,9 +14,9 @@ from napari.utils.notifications import notification_manager
 from napari_xt.errors import ImageReadError
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.images.source import Source, Wrapped
-from napari_xt.plugin import level as level_module
-from napari_xt.plugin import looks
-from napari_xt.plugin.level import Level
+from napari_xt.plugin.images import level as level_module
+from napari_xt.plugin.images import looks
+from napari_xt.plugin.images.level import Level
 from napari_xt.plugin.reader import image_layers, read_layers
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_xt.plugin import density as module
-from napari_xt.plugin.box_table import BoxTable
-from napari_xt.plugin.density import FAINTEST, density, score_colors
+from napari_xt.plugin.boxes import density as module
+from napari_xt.plugin.boxes.density import FAINTEST, density, score_colors
+from napari_xt.plugin.boxes.table import BoxTable
 
 COLORS = [(255, 0, 0, 255), (0, 255, 0, 255), (0, 0, 255, 255)]
 NAMES = ["a", "b", "c"]

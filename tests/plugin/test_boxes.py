@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from napari.layers import Layer
 
 from napari_xt.geometry import Box
-from napari_xt.plugin import boxes
-from napari_xt.plugin.box_table import BoxTable
-from napari_xt.plugin.boxes import box_colors, boxes_layer, rectangles, set_boxes
+from napari_xt.plugin.boxes import layer as boxes
+from napari_xt.plugin.boxes.layer import box_colors, boxes_layer, rectangles, set_boxes
+from napari_xt.plugin.boxes.table import BoxTable
 
 RED, BLUE = (255, 0, 0, 255), (0, 0, 255, 255)
 ONE, TWO = {"tree": RED}, {"tree": RED, "bush": BLUE}

@@ -11,11 +11,11 @@ import pytest
 from napari.layers import Image, Layer, Shapes
 
 from napari_xt.io.prediction import open_prediction
-from napari_xt.plugin import boxes
-from napari_xt.plugin.box_table import BoxTable
-from napari_xt.plugin.boxes import boxes_layer
-from napari_xt.plugin.boxes_in_view import BoxesInView, boxes_in_view, follow_camera
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.boxes import layer as boxes
+from napari_xt.plugin.boxes.in_view import BoxesInView, boxes_in_view, follow_camera
+from napari_xt.plugin.boxes.layer import boxes_layer
+from napari_xt.plugin.boxes.table import BoxTable
+from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.run import run
 from napari_xt.plugin.view import seen
 from plugin_fixtures import Gate, picture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from napari_xt.io.compare import MEANINGS, ONLY_A, difference
-from napari_xt.plugin import compared
-from napari_xt.plugin.compared import hide_difference, show_difference
+from napari_xt.plugin.layers import compared
+from napari_xt.plugin.layers.compared import hide_difference, show_difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ import pytest
 from probability_case import SIDE, stored
 
 from napari_xt.io.stores.layout import Status
-from napari_xt.plugin.composed import FAILED, PERIOD, STRIPE, UNKNOWN, ComposedMask
-from napari_xt.plugin.overlays import Overlay
+from napari_xt.plugin.layers.composed import FAILED, PERIOD, STRIPE, UNKNOWN, ComposedMask
+from napari_xt.plugin.layers.overlays import Overlay
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def test_at_the_runs_own_value_it_is_the_stored_mask_at_every_zoom(
     assert not hatched.any()
     for level, there in zip(overlay.mask, prediction.mask, strict=True):
         np.testing.assert_array_equal(level[:], there[:])
-    monkeypatch.setattr("napari_xt.plugin.composed.RUN_THRESHOLD", -1)  # so that it is composed and not read
+    monkeypatch.setattr("napari_xt.plugin.layers.composed.RUN_THRESHOLD", -1)  # so that it is composed and not read
     assert overlay.composed.recompose()
     for level, there in zip(overlay.mask, prediction.mask, strict=True):
         np.testing.assert_array_equal(level[:], there[:])

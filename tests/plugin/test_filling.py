@@ -13,7 +13,7 @@ import zarr
 from napari.layers import Layer
 
 from napari_xt.io.image import open_image
-from napari_xt.plugin import filling, level
+from napari_xt.plugin.images import filling, level
 from napari_xt.plugin.reader import image_layers, read_layers
 
 if TYPE_CHECKING:

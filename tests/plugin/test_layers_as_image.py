@@ -14,8 +14,8 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Layer
 
 from napari_xt.io.image import open_image
-from napari_xt.plugin import channels
-from napari_xt.plugin.channels import (
+from napari_xt.plugin.images import channels
+from napari_xt.plugin.images.channels import (
     axes_of,
     contrast_limits,
     first_choice,

@@ -10,9 +10,9 @@ from napari.layers import Shapes
 
 from napari_xt.io.measure import measure
 from napari_xt.io.objects import objects
-from napari_xt.plugin.drawn import drawn_over
-from napari_xt.plugin.opened import Opened
-from napari_xt.plugin.overlays import Place
+from napari_xt.plugin.layers.overlays import Place
+from napari_xt.plugin.tables.drawn import drawn_over
+from napari_xt.plugin.tables.opened import Opened
 
 
 def test_objects_with_intensities_are_measured_once(tmp_path: Path) -> None:

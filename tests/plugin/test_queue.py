@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.run import run, session_of
 from plugin_fixtures import Gate, picture
 

@@ -17,7 +17,7 @@ from napari_xt.engine.run import predict
 from napari_xt.errors import XTError
 from napari_xt.io.image import open_image
 from napari_xt.plugin import reader
-from napari_xt.plugin.level import Level
+from napari_xt.plugin.images.level import Level
 from napari_xt.plugin.reader import get_reader, read_layers, shown_image
 from napari_xt.plugin.sample_data import canopy as canopy_sample
 from plugin_fixtures import picture

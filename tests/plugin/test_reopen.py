@@ -14,10 +14,10 @@ import tifffile
 from napari_xt.engine.run import predict
 from napari_xt.io.pack import pack
 from napari_xt.io.prediction import open_prediction
-from napari_xt.plugin.opening import opened
-from napari_xt.plugin.overlays import TAG
-from napari_xt.plugin.reopen import find_image, keep_view, view_of
-from napari_xt.plugin.shown import shown_runs
+from napari_xt.plugin.images.opening import opened
+from napari_xt.plugin.layers.overlays import TAG
+from napari_xt.plugin.layers.shown import shown_runs
+from napari_xt.plugin.runs.reopen import find_image, keep_view, view_of
 from plugin_fixtures import picture
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from export_case import FAILED, prediction
 from napari_xt.io.measure import measure
 from napari_xt.io.objects import objects
 from napari_xt.io.prediction import Prediction
-from napari_xt.plugin.table_source import BINS, Column, Rows, boxes_of, head, objects_of, regions_of, summary_of
+from napari_xt.plugin.tables.table_source import BINS, Column, Rows, boxes_of, head, objects_of, regions_of, summary_of
 
 
 @pytest.fixture(scope="module")

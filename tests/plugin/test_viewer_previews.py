@@ -18,9 +18,10 @@ from napari_xt.engine.run import predict
 from napari_xt.geometry import Box
 from napari_xt.io.stores.preview import NONE, open_previews
 from napari_xt.io.stores.store import Store
-from napari_xt.plugin import previews, view
-from napari_xt.plugin.composed import UNKNOWN
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin import view
+from napari_xt.plugin.layers import previews
+from napari_xt.plugin.layers.composed import UNKNOWN
+from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.run import run
 from napari_xt.plugin.view import Follower, visible_box
 from napari_xt.plugin.widgets.run import RunWidget

@@ -15,7 +15,7 @@ from napari.layers import Labels, Shapes
 from napari_xt.engine.run import predict
 from napari_xt.errors import ImageNotFoundError, ModelNotFoundError, SettingsError, XTError
 from napari_xt.plugin import live
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.run import run, session_of
 from plugin_fixtures import Gate, picture
 

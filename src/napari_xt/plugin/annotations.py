@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from napari_xt.errors import AnnotationError
 from napari_xt.io.annotations import Annotation, Ring, read_annotations, stated_scale
 from napari_xt.io.image import Image
-from napari_xt.plugin.boxes import COLOR, LINE, SHAPES_UP_TO, LayerData
+from napari_xt.plugin.boxes.layer import COLOR, LINE, SHAPES_UP_TO, LayerData
 from napari_xt.plugin.reader import shown_image
 
 SUFFIXES = (".geojson", ".geojson.gz")

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from napari_xt.io.prediction import Prediction
-from napari_xt.plugin.boxes import outlines, rectangles
-from napari_xt.plugin.overlays import Place
+from napari_xt.plugin.boxes.layer import outlines, rectangles
+from napari_xt.plugin.layers.overlays import Place
 from napari_xt.plugin.reader import prediction_layers
 from napari_xt.plugin.sample_data import CROWNS, IMAGE, canopy
 from napari_xt.train.canopy import HELD_OUT_FROM, strip_quality

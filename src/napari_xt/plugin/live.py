@@ -15,14 +15,14 @@ from napari.viewer import Viewer
 from napari_xt.engine.events import Event, RegionDone, RunFailed, RunFinished, RunStarted
 from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.io.stores.layout import Status
-from napari_xt.plugin.boxes import LayerData, exchange
-from napari_xt.plugin.boxes_in_view import follow_camera, insert_quietly
-from napari_xt.plugin.hover import tell_regions
-from napari_xt.plugin.overlays import TAG, Overlay, Place, Role, layer_data
-from napari_xt.plugin.previews import PreviewPicture, preview_layer
-from napari_xt.plugin.synthetic import synthetic_name
-from napari_xt.plugin.toggle import bind_toggle
-from napari_xt.plugin.views import keep_looks
+from napari_xt.plugin.boxes.in_view import follow_camera, insert_quietly
+from napari_xt.plugin.boxes.layer import LayerData, exchange
+from napari_xt.plugin.images.synthetic import synthetic_name
+from napari_xt.plugin.layers.hover import tell_regions
+from napari_xt.plugin.layers.overlays import TAG, Overlay, Place, Role, layer_data
+from napari_xt.plugin.layers.previews import PreviewPicture, preview_layer
+from napari_xt.plugin.layers.toggle import bind_toggle
+from napari_xt.plugin.layers.views import keep_looks
 
 STATUS = {"final": Status.DONE, "failed": Status.FAILED, "skipped": Status.SKIPPED}
 READ_S = 0.1  # what is new is read at most so often

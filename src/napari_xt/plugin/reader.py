@@ -23,14 +23,14 @@ from napari_xt.io.images.intensity import measured_limits
 from napari_xt.io.images.pyramid import is_computed
 from napari_xt.io.images.source import Window, window
 from napari_xt.io.prediction import PACKED, Prediction, open_prediction
-from napari_xt.plugin.adopt import Made, adopt_soon
-from napari_xt.plugin.boxes import LayerData
-from napari_xt.plugin.filling import Filling, coarsest, is_heavy
-from napari_xt.plugin.level import Level, is_colour
-from napari_xt.plugin.opening import opened
-from napari_xt.plugin.overlays import Overlay, Place, layer_data
+from napari_xt.plugin.boxes.layer import LayerData
+from napari_xt.plugin.images.filling import Filling, coarsest, is_heavy
+from napari_xt.plugin.images.level import Level, is_colour
+from napari_xt.plugin.images.opening import opened
+from napari_xt.plugin.layers.adopt import Made, adopt_soon
+from napari_xt.plugin.layers.overlays import Overlay, Place, layer_data
 from napari_xt.plugin.preferences import use_cache_folder
-from napari_xt.plugin.reopen import find_image
+from napari_xt.plugin.runs.reopen import find_image
 
 T = TypeVar("T")
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_xt.plugin._thread import Pull
-    from napari_xt.plugin.activity import Activity
     from napari_xt.plugin.live import LiveLayers
+    from napari_xt.plugin.runs.activity import Activity
     from napari_xt.plugin.view import Follower
 
 KEEP: Final = "features"  # who looks at a result switches the context on and off
@@ -91,7 +91,7 @@ def start(viewer: Viewer, layers: Sequence[Layer], job: Job) -> RunHandle:
 
 def session_of(viewer: Viewer) -> Session:
     """The runs of ``viewer``."""
-    from napari_xt.plugin.activity import Activity
+    from napari_xt.plugin.runs.activity import Activity
 
     if viewer not in _sessions:
         _sessions[viewer] = Session()
@@ -107,8 +107,8 @@ def planned(layers: Sequence[Layer], model: Model | str | os.PathLike[str], sett
     XTError
         As `run` would.
     """
-    from napari_xt.plugin.channels import image_of
-    from napari_xt.plugin.synthetic import refuse_real
+    from napari_xt.plugin.images.channels import image_of
+    from napari_xt.plugin.images.synthetic import refuse_real
 
     known = describe(find_model(model)) if isinstance(model, (str, os.PathLike)) else model
     refuse_real(known, layers[0])
@@ -125,7 +125,7 @@ def preflight(
     XTError
         As `run` would.
     """
-    from napari_xt.plugin.channels import image_of
+    from napari_xt.plugin.images.channels import image_of
 
     settings = replace(settings, keep=settings.keep or KEEP)
     made, image = planned(layers, model, settings), image_of(layers)
@@ -279,7 +279,7 @@ class RunHandle:
 def _events(live: LiveLayers, layers: Sequence[Layer], job: Job, focus: Focus) -> Iterator[Event]:
     """The run itself, in its own thread: loading the model imports torch, and the layers' pixels are read here."""
     from napari_xt.engine.run import stream
-    from napari_xt.plugin.channels import image_of
+    from napari_xt.plugin.images.channels import image_of
 
     try:
         for event in stream(image_of(layers), job.model, job.settings, out=job.out, focus=focus):
@@ -314,7 +314,7 @@ def wanted(viewer: Viewer, layers: Sequence[Layer], options: dict[str, object]) 
     XTError
         An option or the layer can't be used.
     """
-    from napari_xt.plugin.channels import axes_of
+    from napari_xt.plugin.images.channels import axes_of
     from napari_xt.plugin.preferences import preferred_settings
     from napari_xt.plugin.view import plain, plane_in_view
 

@@ -14,8 +14,8 @@ from napari_xt.io.computed.mirrored import mirrored_scene
 from napari_xt.io.computed.nuclei import PIXEL_UM, nuclei
 from napari_xt.io.computed.synthetic import MASK, NEIGHBOURHOOD, REGION_PX, SyntheticSlide
 from napari_xt.io.image import open_image
-from napari_xt.plugin.boxes import LayerData, outlines, rectangles
-from napari_xt.plugin.overlays import CLASS_COLORS, Place, mask_style
+from napari_xt.plugin.boxes.layer import LayerData, outlines, rectangles
+from napari_xt.plugin.layers.overlays import CLASS_COLORS, Place, mask_style
 from napari_xt.plugin.reader import image_layers
 
 IMAGE, CROWNS = "samples/yellowstone.ome.tif", "samples/yellowstone.csv"

@@ -11,8 +11,8 @@ from typing import Any
 from napari_xt.errors import SettingsError
 from napari_xt.io.export import export
 from napari_xt.io.exports.wanted import What
-from napari_xt.plugin.boxes import LayerData
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.boxes.layer import LayerData
+from napari_xt.plugin.layers.overlays import TAG
 
 _SHOWN: dict[str, What] = {"mask": "mask", "boxes": "boxes", "scores": "regions"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from napari_xt.engine.run import predict
 from napari_xt.io.prediction import open_prediction
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.run import run, session_of
 from napari_xt.plugin.widgets.run import RunWidget
 from plugin_fixtures import picture

@@ -16,11 +16,11 @@ from qtpy.QtGui import QGuiApplication
 
 from napari_xt.io.export import export
 from napari_xt.io.measure import measure
-from napari_xt.plugin.context_layer import map_shown
-from napari_xt.plugin.pointer import FRAME, Shown, shown_predictions
+from napari_xt.plugin.layers.context_layer import map_shown
+from napari_xt.plugin.layers.pointer import FRAME, Shown, shown_predictions
 from napari_xt.plugin.reader import read_layers
 from napari_xt.plugin.run import run
-from napari_xt.plugin.table_source import Column, Rows
+from napari_xt.plugin.tables.table_source import Column, Rows
 from napari_xt.plugin.widgets.context_bar import CHOOSE, KEY, NO_TOKENS
 from napari_xt.plugin.widgets.regions import EMPTY, RegionsWidget
 from napari_xt.plugin.widgets.table import TablePage

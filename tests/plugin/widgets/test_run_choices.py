@@ -23,8 +23,8 @@ from napari_xt.engine.run import predict
 from napari_xt.engine.script import read_settings
 from napari_xt.engine.settings import RunSettings
 from napari_xt.io.prediction import open_prediction
-from napari_xt.plugin.known_models import known_models
 from napari_xt.plugin.run import wanted
+from napari_xt.plugin.runs.known_models import known_models
 from napari_xt.plugin.widgets.run import RunWidget
 from plugin_fixtures import picture
 

@@ -11,8 +11,8 @@ import tifffile
 from napari.layers import Layer
 
 from napari_xt.engine.run import predict
-from napari_xt.plugin import channels
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.images import channels
+from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.reader import read_layers
 from napari_xt.plugin.run import run
 from napari_xt.plugin.widgets.run import RunWidget

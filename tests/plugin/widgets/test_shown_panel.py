@@ -13,12 +13,12 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_xt.io.stores.layout import Status
-from napari_xt.plugin.boxes_in_view import follow_camera
-from napari_xt.plugin.composed import FAILED, UNKNOWN
-from napari_xt.plugin.hover import overlay_of, tell_regions
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.boxes.in_view import follow_camera
+from napari_xt.plugin.layers.composed import FAILED, UNKNOWN
+from napari_xt.plugin.layers.hover import overlay_of, tell_regions
+from napari_xt.plugin.layers.overlays import TAG
+from napari_xt.plugin.layers.toggle import KEY, bind_toggle
 from napari_xt.plugin.reader import prediction_layers
-from napari_xt.plugin.toggle import KEY, bind_toggle
 from napari_xt.plugin.widgets.shown import ShownPanel
 
 if TYPE_CHECKING:

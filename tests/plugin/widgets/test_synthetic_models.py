@@ -15,10 +15,10 @@ from napari.layers import Layer
 from napari_xt.errors import ModelError
 from napari_xt.io.computed.synthetic import MASK, SyntheticSlide
 from napari_xt.model import zoo
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.images.synthetic import is_synthetic
+from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.run import run, session_of
 from napari_xt.plugin.sample_data import SLIDE_PX, context_proof
-from napari_xt.plugin.synthetic import is_synthetic
 from napari_xt.plugin.widgets.run import RunWidget
 from plugin_fixtures import picture
 

@@ -13,7 +13,7 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]  # under another na
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QRadioButton, QVBoxLayout, QWidget
 
 from napari_xt.errors import SettingsError
-from napari_xt.plugin.areas import areas_file, drawn_layers
+from napari_xt.plugin.tables.areas import areas_file, drawn_layers
 from napari_xt.plugin.view import visible_box
 from napari_xt.plugin.widgets.image_combo import alive
 

@@ -10,10 +10,10 @@ from napari.viewer import Viewer
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]  # under another name in PyQt
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QWidget
 
-from napari_xt.plugin.context_layer import context_layer, hide_map, map_shown, show_map
-from napari_xt.plugin.opened import Opened
-from napari_xt.plugin.overlays import Place
+from napari_xt.plugin.layers.context_layer import context_layer, hide_map, map_shown, show_map
+from napari_xt.plugin.layers.overlays import Place
 from napari_xt.plugin.run import RunHandle
+from napari_xt.plugin.tables.opened import Opened
 from napari_xt.plugin.widgets.image_combo import alive
 from napari_xt.plugin.widgets.task import Task
 

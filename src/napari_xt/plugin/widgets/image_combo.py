@@ -9,7 +9,7 @@ from napari.viewer import Viewer
 from qtpy.compat import isalive
 from qtpy.QtWidgets import QComboBox, QWidget
 
-from napari_xt.plugin.channels import Offer, offers, preferred
+from napari_xt.plugin.images.channels import Offer, offers, preferred
 from napari_xt.plugin.live import is_image
 
 

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 from napari_xt.engine.fits import Fit
 from napari_xt.errors import XTError
 from napari_xt.model.zoo import ModelInfo
-from napari_xt.plugin.known_models import ENDS, add_model, known_models
+from napari_xt.plugin.runs.known_models import ENDS, add_model, known_models
 
 BROWSE = "Browse..."
 

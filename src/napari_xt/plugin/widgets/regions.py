@@ -14,10 +14,10 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from napari_xt.io.export import export
-from napari_xt.plugin.opened import Opened
-from napari_xt.plugin.pointer import Pointer, place_in, shown_predictions
+from napari_xt.plugin.layers.pointer import Pointer, place_in, shown_predictions
 from napari_xt.plugin.run import RunHandle, session_of
 from napari_xt.plugin.session import RunState
+from napari_xt.plugin.tables.opened import Opened
 from napari_xt.plugin.view import plain
 from napari_xt.plugin.widgets.context_bar import ContextBar
 from napari_xt.plugin.widgets.image_combo import alive

@@ -30,15 +30,15 @@ from napari_xt.engine.script import Script
 from napari_xt.engine.unfinished import Unfinished
 from napari_xt.errors import XTError
 from napari_xt.io.html import html_table
-from napari_xt.plugin.channels import contrast_limits, first_choice, open_layers, remember
-from napari_xt.plugin.contexts import Contexts
-from napari_xt.plugin.known_models import ENDS
-from napari_xt.plugin.known_runs import KnownRun, known_runs
-from napari_xt.plugin.level import is_colour
+from napari_xt.plugin.images.channels import contrast_limits, first_choice, open_layers, remember
+from napari_xt.plugin.images.level import is_colour
+from napari_xt.plugin.images.synthetic import is_synthetic
 from napari_xt.plugin.run import RunHandle, preflight, run, session_of, wanted
-from napari_xt.plugin.script import script_of
+from napari_xt.plugin.runs.contexts import Contexts
+from napari_xt.plugin.runs.known_models import ENDS
+from napari_xt.plugin.runs.known_runs import KnownRun, known_runs
+from napari_xt.plugin.runs.script import script_of
 from napari_xt.plugin.session import RunState
-from napari_xt.plugin.synthetic import is_synthetic
 from napari_xt.plugin.view import plain
 from napari_xt.plugin.widgets.area import AreaChoice
 from napari_xt.plugin.widgets.copy_as import CopyAs

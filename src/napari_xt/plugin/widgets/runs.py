@@ -10,7 +10,7 @@ from functools import partial
 
 from qtpy.QtWidgets import QMenu, QPushButton, QWidget
 
-from napari_xt.plugin.known_runs import KnownRun
+from napari_xt.plugin.runs.known_runs import KnownRun
 
 TIP = "The last runs over the chosen image: click one to see it again."
 

@@ -28,11 +28,11 @@ from qtpy.QtWidgets import (
 )
 from superqt import QLabeledDoubleSlider
 
-from napari_xt.plugin.composed import RUN_THRESHOLD
-from napari_xt.plugin.overlays import TAG
-from napari_xt.plugin.regions import top
-from napari_xt.plugin.shown import Class, ShownRun, shown_runs
-from napari_xt.plugin.toggle import KEY, toggle_runs
+from napari_xt.plugin.layers.composed import RUN_THRESHOLD
+from napari_xt.plugin.layers.overlays import TAG
+from napari_xt.plugin.layers.regions import top
+from napari_xt.plugin.layers.shown import Class, ShownRun, shown_runs
+from napari_xt.plugin.layers.toggle import KEY, toggle_runs
 from napari_xt.plugin.widgets.image_combo import alive
 
 COUNT_AFTER_MS = 300

@@ -12,10 +12,10 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]  # under another name in PyQt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_xt.plugin.drawn import drawn_over
-from napari_xt.plugin.opened import Opened
-from napari_xt.plugin.overlays import TAG, Place
-from napari_xt.plugin.table_source import Rows
+from napari_xt.plugin.layers.overlays import TAG, Place
+from napari_xt.plugin.tables.drawn import drawn_over
+from napari_xt.plugin.tables.opened import Opened
+from napari_xt.plugin.tables.table_source import Rows
 from napari_xt.plugin.widgets.image_combo import alive
 from napari_xt.plugin.widgets.table import NOTHING, TablePage
 from napari_xt.plugin.widgets.task import Task

@@ -32,7 +32,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QDoubleRangeSlider
 
-from napari_xt.plugin.table_source import COPIED, Rows
+from napari_xt.plugin.tables.table_source import COPIED, Rows
 from napari_xt.plugin.widgets.histogram import Histogram
 
 ALL = "all"

@@ -12,7 +12,7 @@ import numpy as np
 from napari.layers import Layer
 from napari.viewer import Viewer
 
-from napari_xt.plugin.overlays import TAG, Overlay
+from napari_xt.plugin.layers.overlays import TAG, Overlay
 
 _telling: WeakSet[Viewer] = WeakSet()
 

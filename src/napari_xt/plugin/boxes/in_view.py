@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_xt.geometry import Box
-from napari_xt.plugin import boxes
 from napari_xt.plugin._loop import on_viewer_thread
-from napari_xt.plugin.box_table import BoxTable, ColorBy
-from napari_xt.plugin.boxes import box_colors, color_by, line_style, set_boxes
-from napari_xt.plugin.density import Pyramid, density
-from napari_xt.plugin.overlays import TAG, Place
+from napari_xt.plugin.boxes import layer as boxes
+from napari_xt.plugin.boxes.density import Pyramid, density
+from napari_xt.plugin.boxes.layer import box_colors, color_by, line_style, set_boxes
+from napari_xt.plugin.boxes.table import BoxTable, ColorBy
+from napari_xt.plugin.layers.overlays import TAG, Place
 from napari_xt.plugin.view import FLAT, plain, seen
 
 LOOK_S = 0.2  # the camera is followed at most so often

@@ -12,7 +12,7 @@ import numpy as np
 from napari.layers import Shapes
 from numpy.typing import NDArray
 
-from napari_xt.plugin.overlays import Place
+from napari_xt.plugin.layers.overlays import Place
 
 
 @dataclass(frozen=True, slots=True)

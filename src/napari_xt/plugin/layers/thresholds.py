@@ -10,7 +10,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from napari_xt.plugin._loop import on_viewer_thread
-from napari_xt.plugin.overlays import Overlay
+from napari_xt.plugin.layers.overlays import Overlay
 
 _moving: WeakKeyDictionary[Overlay, _Moving] = WeakKeyDictionary()
 

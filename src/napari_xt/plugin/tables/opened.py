@@ -14,8 +14,8 @@ import pandas as pd
 from napari_xt.io.measure import measure
 from napari_xt.io.objects import objects
 from napari_xt.io.prediction import Prediction, open_prediction
-from napari_xt.plugin.drawn import Drawn
-from napari_xt.plugin.table_source import Rows, boxes_of, objects_of, regions_of, summary_of
+from napari_xt.plugin.tables.drawn import Drawn
+from napari_xt.plugin.tables.table_source import Rows, boxes_of, objects_of, regions_of, summary_of
 
 Tell = Callable[[int, int], None]
 

@@ -19,11 +19,11 @@ from napari_xt.io.computed.swatches import COLOURS
 from napari_xt.io.computed.synthetic import MASK
 from napari_xt.io.prediction import Prediction
 from napari_xt.io.stores.layout import Layout, Status
-from napari_xt.plugin.box_table import BoxTable
-from napari_xt.plugin.boxes import LayerData, boxes_layer
-from napari_xt.plugin.composed import FAILED, NAMES, UNKNOWN, ComposedMask
-from napari_xt.plugin.density import SCORES
-from napari_xt.plugin.regions import Regions
+from napari_xt.plugin.boxes.density import SCORES
+from napari_xt.plugin.boxes.layer import LayerData, boxes_layer
+from napari_xt.plugin.boxes.table import BoxTable
+from napari_xt.plugin.layers.composed import FAILED, NAMES, UNKNOWN, ComposedMask
+from napari_xt.plugin.layers.regions import Regions
 
 Role = Literal["scores", "preview", "mask", "boxes"]
 

@@ -12,8 +12,8 @@ from napari.layers import Image
 from napari.viewer import Viewer
 
 from napari_xt.geometry import Frame, Grid
-from napari_xt.plugin.overlays import SCORE_CELLS, SCORE_SPLIT, TAG, Place
-from napari_xt.plugin.pointer import add_quietly
+from napari_xt.plugin.layers.overlays import SCORE_CELLS, SCORE_SPLIT, TAG, Place
+from napari_xt.plugin.layers.pointer import add_quietly
 
 if TYPE_CHECKING:
     from napari_xt.engine.context_map import ContextMap

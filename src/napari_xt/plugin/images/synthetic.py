@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_xt.errors import ModelError
 from napari_xt.io.computed.synthetic import SyntheticArray
-from napari_xt.plugin.level import Level
+from napari_xt.plugin.images.level import Level
 
 WORD = "synthetic"
 

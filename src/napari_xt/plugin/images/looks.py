@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from napari_xt.geometry import Box
 from napari_xt.io.images.pyramid import chunk_boxes
 from napari_xt.io.images.source import ArrayLike
-from napari_xt.plugin.watch import Fault, Watch
+from napari_xt.plugin.images.watch import Fault, Watch
 
 LONGEST_S = 10.0
 """Seconds after which what has not come counts as what can't be read."""

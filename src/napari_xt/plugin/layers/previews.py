@@ -18,9 +18,9 @@ from napari_xt.io.prediction import Prediction
 from napari_xt.io.stores.layout import Status
 from napari_xt.io.stores.patches import cells, every
 from napari_xt.io.stores.preview import NONE, UNREADABLE, open_previews
-from napari_xt.plugin.boxes import LayerData
-from napari_xt.plugin.composed import pattern
-from napari_xt.plugin.overlays import TAG, Place, class_colors, mask_style
+from napari_xt.plugin.boxes.layer import LayerData
+from napari_xt.plugin.layers.composed import pattern
+from napari_xt.plugin.layers.overlays import TAG, Place, class_colors, mask_style
 
 MOST_CELLS = 8192  # of the picture along a side: of a larger image every n-th cell is shown
 COARSEST_CELLS = 2048  # the picture's levels end at the first that is not larger

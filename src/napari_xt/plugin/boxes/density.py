@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xt.plugin.box_table import BoxTable, ColorBy, Kept
+from napari_xt.plugin.boxes.table import BoxTable, ColorBy, Kept
 
 FINEST_CELLS = 1024  # along the picture's longer side, at most: it is in memory
 COARSEST_CELLS = 256

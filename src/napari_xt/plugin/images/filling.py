@@ -19,8 +19,8 @@ from napari_xt.errors import ImageReadError
 from napari_xt.geometry import Box
 from napari_xt.io.image import Image
 from napari_xt.io.images.pyramid import halve, is_computed
-from napari_xt.plugin.level import empty
-from napari_xt.plugin.watch import Fault, Watch
+from napari_xt.plugin.images.level import empty
+from napari_xt.plugin.images.watch import Fault, Watch
 
 LIGHT_PX = 2**24
 """A coarsest level that is computed from no more pixels is computed when the image is opened."""

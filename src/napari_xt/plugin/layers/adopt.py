@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_xt.plugin.overlays import TAG, Overlay, Place
-from napari_xt.plugin.reopen import view_of
-from napari_xt.plugin.views import keep_looks, restore
-from napari_xt.plugin.watch import open_viewers
+from napari_xt.plugin.images.watch import open_viewers
+from napari_xt.plugin.layers.overlays import TAG, Overlay, Place
+from napari_xt.plugin.layers.views import keep_looks, restore
+from napari_xt.plugin.runs.reopen import view_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_xt.plugin.boxes import LayerData
+    from napari_xt.plugin.boxes.layer import LayerData
 
 LOOKED_FOR_S = (0.0, 0.3, 2.0)  # so long after it was read a prediction's layers are looked for
 
@@ -65,9 +65,9 @@ def _own(viewer: Viewer, made: Made) -> dict[Any, Layer]:
 
 
 def _adopt(viewer: Viewer, made: Made, layers: dict[Any, Layer]) -> None:
-    from napari_xt.plugin.boxes_in_view import follow_camera
-    from napari_xt.plugin.hover import tell_regions
-    from napari_xt.plugin.toggle import bind_toggle
+    from napari_xt.plugin.boxes.in_view import follow_camera
+    from napari_xt.plugin.layers.hover import tell_regions
+    from napari_xt.plugin.layers.toggle import bind_toggle
 
     prediction = made.overlay.prediction
     firsts = [_finest(data) for data, *_ in made.sources]
@@ -88,8 +88,8 @@ def _adopt(viewer: Viewer, made: Made, layers: dict[Any, Layer]) -> None:
 
 def _follow(viewer: Viewer, overlay: Overlay, image: Layer, layers: dict[Any, Layer]) -> None:
     """Let the layers grow where another process is writing what they show."""
-    from napari_xt.plugin.follow import Follow, is_written
     from napari_xt.plugin.live import LiveLayers
+    from napari_xt.plugin.runs.follow import Follow, is_written
 
     if is_written(overlay.prediction):
         place = Place.of_frame(overlay.prediction.layout.frame)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from napari_xt.plugin.reopen import keep_view
+from napari_xt.plugin.runs.reopen import keep_view
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -107,8 +107,8 @@ class _Looks:
 
 def _thresholds(layers: Mapping[str, Layer]) -> dict[str, float]:
     """Those at which mask and boxes are shown, by role."""
-    from napari_xt.plugin.boxes_in_view import boxes_in_view
-    from napari_xt.plugin.hover import overlay_of
+    from napari_xt.plugin.boxes.in_view import boxes_in_view
+    from napari_xt.plugin.layers.hover import overlay_of
 
     overlay = overlay_of(layers["mask"]) if "mask" in layers else None
     drawn = boxes_in_view(layers["boxes"]) if "boxes" in layers else None
@@ -118,7 +118,7 @@ def _thresholds(layers: Mapping[str, Layer]) -> dict[str, float]:
 
 
 def _set_threshold(viewer: Viewer, layer: Layer, threshold: float) -> None:
-    from napari_xt.plugin.shown import shown_runs
+    from napari_xt.plugin.layers.shown import shown_runs
 
     for run in shown_runs(viewer):
         if run.layers.get("mask") is layer and _thresholds({"mask": layer}).get("mask") != threshold:

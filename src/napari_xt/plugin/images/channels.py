@@ -23,7 +23,7 @@ from napari_xt.io.images.channels import guess
 from napari_xt.io.images.formats import names_of_channels, open_layer
 from napari_xt.io.images.stacked import stacked_parts
 from napari_xt.io.stores.durable import write_file
-from napari_xt.plugin.level import Level
+from napari_xt.plugin.images.level import Level
 from napari_xt.plugin.reader import shown_image
 
 REMEMBERED = 200  # models, the last ones

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import ImageReadError
 from napari_xt.io.image import Image
-from napari_xt.plugin.looks import Looks
-from napari_xt.plugin.watch import Watch
+from napari_xt.plugin.images.looks import Looks
+from napari_xt.plugin.images.watch import Watch
 
 PATIENCE_S = 1.0
 """Seconds that a thread which fetches pixels for the viewer waits for them: it fetches those of all layers."""

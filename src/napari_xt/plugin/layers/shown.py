@@ -12,10 +12,10 @@ import numpy as np
 from napari.layers import Layer
 from napari.viewer import Viewer
 
-from napari_xt.plugin.boxes_in_view import BoxesInView, boxes_in_view
-from napari_xt.plugin.hover import overlay_of
-from napari_xt.plugin.overlays import TAG, Overlay, Role
-from napari_xt.plugin.thresholds import move_threshold
+from napari_xt.plugin.boxes.in_view import BoxesInView, boxes_in_view
+from napari_xt.plugin.layers.hover import overlay_of
+from napari_xt.plugin.layers.overlays import TAG, Overlay, Role
+from napari_xt.plugin.layers.thresholds import move_threshold
 
 BOX_COLOR = (0.0, 0.9, 1.0, 1.0)
 Rgba = tuple[float, float, float, float]

@@ -15,13 +15,13 @@ import pandas as pd
 from napari_xt.io.compare import BOTH, DIFFER, MEANINGS, NEITHER, ONLY_A, ONLY_B, UNKNOWN, difference
 from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.io.stores.layout import PALETTE
-from napari_xt.plugin.overlays import TAG, Place
+from napari_xt.plugin.layers.overlays import TAG, Place
 
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from napari_xt.plugin.boxes import LayerData
+    from napari_xt.plugin.boxes.layer import LayerData
 
 ROLE: Final = "difference"
 ORANGE, BLUE, GREEN, VERMILION = PALETTE[1], PALETTE[2], PALETTE[3], PALETTE[6]

@@ -15,7 +15,7 @@ from napari.viewer import Viewer
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Frame
-from napari_xt.plugin.overlays import TAG, Place
+from napari_xt.plugin.layers.overlays import TAG, Place
 
 FRAME = "xT selected"
 ROLE = "selected"

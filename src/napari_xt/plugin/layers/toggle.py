@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from napari.layers import Layer
 from napari.viewer import Viewer
 
-from napari_xt.plugin.overlays import TAG
+from napari_xt.plugin.layers.overlays import TAG
 
 KEY = "T"
 ROLES = ("scores", "preview", "mask", "boxes")

@@ -12,7 +12,7 @@ from napari_xt.engine.script import Script
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import ModelNotFoundError, SettingsError
 from napari_xt.model.zoo import ModelInfo, find_model
-from napari_xt.plugin.channels import open_layers
+from napari_xt.plugin.images.channels import open_layers
 from napari_xt.plugin.run import wanted
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_xt.plugin.box_table import BoxTable, ColorBy
-from napari_xt.plugin.density import score_colors
+from napari_xt.plugin.boxes.density import score_colors
+from napari_xt.plugin.boxes.table import BoxTable, ColorBy
 
 LayerData = tuple[Any, dict[str, Any], str]
 Colors = NDArray[np.float64]  # (n, 4), red to alpha, 0..1

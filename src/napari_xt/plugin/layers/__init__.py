@@ -1,0 +1,1 @@
+"""Predictions as a viewer shows them: what each layer holds and how it is looked at."""

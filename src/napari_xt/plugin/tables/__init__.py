@@ -1,0 +1,1 @@
+"""Predictions as tables: rows that are sorted and filtered whole, and the shapes that they are counted in."""
