@@ -48,8 +48,8 @@ def by_role(viewer: Any) -> dict[str, Any]:
 
 
 def whole(viewer: Any) -> bool:
-    """Whether there is a preview of every region."""
-    return shown(viewer).size > 0 and not (shown(viewer) == NONE).any()
+    """Whether there is a preview of every region, its stripes too."""
+    return shown(viewer).size > 0 and not np.isin(shown(viewer), (NONE, previews.BETWEEN)).any()
 
 
 def shown(viewer: Any) -> np.ndarray:
