@@ -14,6 +14,7 @@ from napari_xt.errors import XTError, printable
 
 BUILTIN = {
     "AnnotationError": ValueError,
+    "CorrectionsLockedError": OSError,
     "ImageFormatError": ValueError,
     "ImageNotFoundError": FileNotFoundError,
     "ImageReadError": OSError,

@@ -9,6 +9,7 @@ import re
 
 __all__ = [
     "AnnotationError",
+    "CorrectionsLockedError",
     "ImageFormatError",
     "ImageNotFoundError",
     "ImageReadError",
@@ -87,6 +88,10 @@ class StoreError(XTError, OSError):
 
 class StoreLockedError(StoreError):
     """Another process is writing the store."""
+
+
+class CorrectionsLockedError(StoreError):
+    """Somebody else is correcting the prediction."""
 
 
 class StoreMismatchError(XTError, ValueError):

@@ -65,7 +65,7 @@ def test_a_table_of_areas(prediction: Prediction, tmp_path: Path) -> None:
 
 
 def test_parquet_is_the_table_and_says_what_it_is_of(prediction: Prediction, tmp_path: Path) -> None:
-    path = xt.export(prediction, tmp_path / "boxes.parquet", threshold=0.5)
+    path = xt.export(prediction, tmp_path / "boxes.parquet", box_threshold=0.5)
     found = pd.read_parquet(path)
     boxes = prediction.boxes.query("score >= 0.5").reset_index(drop=True)
     pd.testing.assert_frame_equal(found[list(boxes.columns)], boxes, check_dtype=False)
@@ -80,7 +80,7 @@ def test_parquet_is_the_table_and_says_what_it_is_of(prediction: Prediction, tmp
 def test_tables_may_be_empty_and_have_no_units(name: str, tmp_path: Path) -> None:
     found = replace(case.layout(), frame=Frame(case.SHAPE, case.SHAPE))
     prediction = case.prediction(tmp_path / "run.xt.zarr", found=found)
-    path = xt.export(prediction.path, tmp_path / name, threshold=1.0)
+    path = xt.export(prediction.path, tmp_path / name, box_threshold=1.0)
     rows = pd.read_csv(path) if name.endswith("csv") else pd.read_parquet(path)
     assert list(rows.columns)[:9] == list(prediction.boxes.columns)
     assert not len(rows)

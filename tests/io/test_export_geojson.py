@@ -107,7 +107,7 @@ def test_classes_have_one_colour(qupath: dict[str, Any], prediction: Prediction)
 def test_identifiers_are_uuids_and_stay(qupath: dict[str, Any], prediction: Prediction, tmp_path: Path) -> None:
     ids = [feature["id"] for feature in qupath["features"]]
     assert len({UUID(ident) for ident in ids}) == len(ids)
-    again = read(xt.export(prediction, tmp_path / "a.geojson", what=["boxes"], threshold=0.9))
+    again = read(xt.export(prediction, tmp_path / "a.geojson", what=["boxes"], box_threshold=0.9))
     assert {feature["id"] for feature in again["features"]} < set(ids)
 
 

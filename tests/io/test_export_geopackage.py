@@ -54,7 +54,7 @@ def test_the_file_says_what_it_is_of(path: Path, prediction: Prediction) -> None
 
 
 def test_a_layer_may_be_empty(prediction: Prediction, tmp_path: Path) -> None:
-    found = xt.export(prediction, tmp_path / "a.gpkg", what=["boxes", "regions"], threshold=1.0)
+    found = xt.export(prediction, tmp_path / "a.gpkg", what=["boxes", "regions"], box_threshold=1.0)
     assert {name for name, _ in pyogrio.list_layers(found)} == {"boxes", "regions"}
     assert not len(geopandas.read_file(found, layer="boxes"))
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import get_args
 
 from napari_xt.errors import SettingsError
+from napari_xt.io.corrections.corrections import with_corrections
 from napari_xt.io.exports import coco, geojson, geopackage, raster, tables
 from napari_xt.io.exports.wanted import Flavour, Progress, Source, Wanted, What, available
-from napari_xt.io.prediction import Prediction, open_prediction
+from napari_xt.io.prediction import Prediction, seen_at
 from napari_xt.io.stores.durable import appearing
 
 Writer = Callable[[Prediction, Path, Wanted], None]
@@ -73,7 +74,8 @@ def export(
     format: str | None = None,
     source: Source = "final",
     what: What | Sequence[What] | None = None,
-    threshold: float | None = None,
+    mask_threshold: float | None = None,
+    box_threshold: float | None = None,
     flavour: Flavour = "qupath",
     simplify: float = 0.0,
     progress: Progress | None = None,
@@ -95,8 +97,8 @@ def export(
     what
         Of ``"boxes"``, ``"mask"``, ``"regions"``, ``"probability"``; default: all that the prediction has and the
         format holds, or the first of them where it holds one at a time.
-    threshold
-        Boxes below this score are left out; default: the prediction's.
+    mask_threshold, box_threshold
+        What is seen of the mask and of the boxes, as `Prediction.at` has it; default: the prediction's.
     flavour
         Of GeoJSON: ``"qupath"``, pixels of level 0 with y down, or ``"map"``, RFC 7946: longitude and latitude.
     simplify
@@ -114,7 +116,8 @@ def export(
     MissingDependencyError
         Where the format needs an extra that is not installed.
     """
-    prediction = _opened(prediction, threshold)
+    prediction = seen_at(prediction, mask_threshold, box_threshold)
+    prediction, strokes = with_corrections(prediction) if source == "final" else (prediction, 0)
     place = Path(os.path.abspath(path))
     kind = _format(place, format)
     _check(prediction, place, source, flavour, simplify)
@@ -123,7 +126,7 @@ def export(
     if simplify and not kind.polygons:
         do = "leave it out, or export GeoJSON or GeoPackage"
         raise SettingsError(f"simplify = {simplify:g}", "is for polygons, which this format has not", do)
-    wanted = Wanted(_chosen(prediction, kind, what), source, flavour, float(simplify), progress)
+    wanted = Wanted(_chosen(prediction, kind, what), source, flavour, float(simplify), progress, strokes)
     with appearing(place) as aside:
         kind.write(prediction, aside, wanted)
     return place
@@ -132,14 +135,6 @@ def export(
 def formats() -> dict[str, tuple[str, ...]]:
     """The formats that can be written, each with what its files' names end with."""
     return {name: kind.suffixes for name, kind in _WRITERS.items()}
-
-
-def _opened(prediction: Prediction | str | os.PathLike[str], threshold: float | None) -> Prediction:
-    if not isinstance(prediction, Prediction):
-        return open_prediction(prediction, threshold)
-    if threshold is None or threshold == prediction.threshold:
-        return prediction
-    return open_prediction(prediction.path, threshold)
 
 
 def _format(path: Path, name: str | None) -> Format:

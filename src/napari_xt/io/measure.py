@@ -19,7 +19,7 @@ from napari_xt.io.annotations import Annotation, read_annotations
 from napari_xt.io.images.source import UNITS_UM
 from napari_xt.io.measures.inside import bounds, pixels_inside, points_inside
 from napari_xt.io.objects import Progress, objects
-from napari_xt.io.prediction import EDGES, Prediction, open_prediction
+from napari_xt.io.prediction import EDGES, Prediction, seen_at
 
 BAND_PX = 1 << 22  # pixels that are counted at once
 WHOLE = "whole image"
@@ -31,6 +31,8 @@ def measure(
     prediction: Prediction | str | os.PathLike[str],
     within: Any = None,
     *,
+    mask_threshold: float | None = None,
+    box_threshold: float | None = None,
     found: pd.DataFrame | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -43,8 +45,10 @@ def measure(
     within
         A GeoJSON file, a list of `Annotation`, a napari Shapes layer over the image, or a list of polygons ``(n, 2)``,
         ``y, x`` in level-0 px.
+    mask_threshold, box_threshold
+        What is seen of the mask and of the boxes, as `Prediction.at` has it; default: the prediction's.
     found
-        What `objects` returned for the prediction, where that is known already.
+        What `objects` returned for the prediction as it is seen, where that is known already.
     progress
         As for `objects`.
 
@@ -61,7 +65,7 @@ def measure(
     XTError
         As `objects` and `read_annotations` do, or ``within`` is none of these.
     """
-    known = prediction if isinstance(prediction, Prediction) else open_prediction(prediction)
+    known = seen_at(prediction, mask_threshold, box_threshold)
     table = objects(known, progress=progress) if found is None else found
     rows = _summary(known, WHOLE, None, table)
     for name, rings in _shapes(within):

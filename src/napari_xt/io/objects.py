@@ -19,7 +19,8 @@ from napari_xt.io.exports.wanted import SYMBOLS
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.images.resample import read_run
 from napari_xt.io.measures.components import Ints, Sample, measure_components
-from napari_xt.io.prediction import EDGES, Prediction, open_prediction
+from napari_xt.io.prediction import EDGES, Prediction, seen_at
+from napari_xt.io.seen import known_classes
 
 BAND_PX = 1 << 22  # pixels that are measured at once
 
@@ -27,7 +28,11 @@ Progress = Callable[[int, int], None]
 
 
 def objects(
-    prediction: Prediction | str | os.PathLike[str], image: Any = None, *, progress: Progress | None = None
+    prediction: Prediction | str | os.PathLike[str],
+    image: Any = None,
+    *,
+    mask_threshold: float | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure every connected object of the mask (pixels of one class joined by their sides), across all borders.
 
@@ -37,6 +42,8 @@ def objects(
         A prediction, or its path.
     image
         What `open_image` takes, for the mean intensity of each channel; default: not measured.
+    mask_threshold
+        What is seen of the mask, as `Prediction.at` has it; default: the prediction's.
     progress
         Called with rows of the mask that are done, and their number.
 
@@ -58,7 +65,7 @@ def objects(
     ImageReadError
         ``image`` is damaged.
     """
-    found = prediction if isinstance(prediction, Prediction) else open_prediction(prediction)
+    found = seen_at(prediction, mask_threshold)
     if not found.mask:
         return _table(found, [], ())
     opened = None if image is None else _same_size(found, open_image(image, plane=_plane(found)))
@@ -84,7 +91,7 @@ def _bands(
         if progress is not None:
             progress(first, height)
         try:
-            strip = np.asarray(mask[first : first + side])
+            strip = known_classes(np.asarray(mask[first : first + side]), len(prediction.layout.mask or ()))
             cells = _cells(prediction, first, first + len(strip))
         except (OSError, ValueError, RuntimeError) as error:
             raise StoreError(prediction.path, f"its mask can't be read: {error}", "run it again") from error
@@ -118,7 +125,8 @@ def _sample(
     stride, above = prediction.layout.stride, first % prediction.layout.stride
 
     def sample(value: int, y: Ints, x: Ints) -> list[NDArray[np.number]]:
-        score = cells[value, (y + top + above) // stride, x // stride] / 255
+        there = value < len(cells)  # a class that was added by hand has no probability
+        score = cells[value, (y + top + above) // stride, x // stride] / 255 if there else np.full(len(y), np.nan)
         if pixels is None:
             return [score]
         values = [channel[y, x].astype(np.float64) for channel in pixels]

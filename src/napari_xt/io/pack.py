@@ -13,26 +13,35 @@ import tempfile
 import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from zarr.storage import ZipStore
 
 from napari_xt.errors import SettingsError, StoreError
+from napari_xt.io.corrections.disk import FOLDER
+from napari_xt.io.corrections.holding import LOCK as HELD
+from napari_xt.io.corrections.journal import Journal
 from napari_xt.io.images.files import MOST_BYTES
 from napari_xt.io.prediction import PACKED, Prediction, open_prediction
 from napari_xt.io.stores import lock
 from napari_xt.io.stores.durable import PARTIAL, appearing, free_bytes
 from napari_xt.io.stores.layout import FEATURES, TOKENS
 from napari_xt.io.stores.ledger import Ledger
-from napari_xt.io.stores.place import LEDGER, LOCK, ledger_path, lock_path
+from napari_xt.io.stores.place import CORRECTIONS, LEDGER, LOCK, ledger_path, lock_path
 from napari_xt.io.stores.tree import JOURNAL, open_tree, read_header
 
 ZIP = ".zip"
 DESCRIPTION = "zarr.json"
-LEFT_OUT = (TOKENS, FEATURES, "preview")  # folders: the first two are for other models, the last for the run
-REPLACED = (DESCRIPTION, f"{JOURNAL}/{LOCK}", *(f"{JOURNAL}/{LEDGER}{end}" for end in ("", "-wal", "-shm", "-journal")))
+JOURNALS = (LEDGER, CORRECTIONS)
+LEFT_OUT = (TOKENS, FEATURES, "preview", FOLDER)  # for other models, for the run, and what a journal says too
+ENDS = ("", "-wal", "-shm", "-journal")
+REPLACED = (
+    DESCRIPTION,
+    *(f"{JOURNAL}/{name}" for name in (LOCK, HELD)),
+    *(f"{JOURNAL}/{name}{end}" for name in JOURNALS for end in ENDS),
+)
 SMALL_FILES = (".json", ".sqlite")  # their names' ends: they are deflated, chunks are compressed already
 MADE = (1980, 1, 1, 0, 0, 0)  # of every file in it: one prediction makes one zip
 AT_ONCE = 1 << 20
@@ -48,9 +57,9 @@ def pack(
 ) -> Path:
     """Write a prediction to one zip file, and return its path.
 
-    It holds what is needed to look at it, measure and export it: overview, mask, probability, boxes, scores. Tokens and
-    features are left out, as is the way to the image but for its name. `open_prediction` and napari open it as it is,
-    and unpacked as well.
+    It holds what is needed to look at it, measure and export it: overview, mask, probability, boxes, scores,
+    corrections. Tokens and features are left out, as is the way to the image but for its name. `open_prediction` and
+    napari open it as it is, and unpacked as well.
 
     Parameters
     ----------
@@ -132,7 +141,9 @@ def _take_out(path: Path, aside: Path) -> None:
         if large is not None:
             raise StoreError(path, f"it is damaged: {large.filename[:80]} has {large.file_size} bytes")
         (aside / JOURNAL).mkdir()
-        for name in (DESCRIPTION, f"{JOURNAL}/{LEDGER}"):
+        known = packed.namelist()
+        journals = [f"{JOURNAL}/{name}" for name in JOURNALS if name == LEDGER or f"{JOURNAL}/{name}" in known]
+        for name in (DESCRIPTION, *journals):
             if packed.getinfo(name).file_size > free_bytes(aside):
                 raise StoreError(path, f"there is no room for its journal in {aside.parent}", "free some and try again")
             with packed.open(name) as source, (aside / name).open("wb") as target:
@@ -158,6 +169,13 @@ def _add_journal(packed: zipfile.ZipFile, store: Path, folder: Path) -> None:
         ledger.copy_to(copy)
     _add(packed, f"{JOURNAL}/{LEDGER}", copy)
     copy.unlink()
+    there = store / JOURNAL / CORRECTIONS
+    if there.exists():
+        copy = folder / CORRECTIONS
+        with closing(Journal(there, read_only=True)) as journal:
+            journal.copy_to(copy)
+        _add(packed, f"{JOURNAL}/{CORRECTIONS}", copy)
+        copy.unlink()
 
 
 def _add(packed: zipfile.ZipFile, name: str, what: Path | bytes) -> None:

@@ -5,9 +5,10 @@ Knows stores and tables; must not know models, runs or screens.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,22 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from napari_xt.geometry import IDS_PER_REGION
+from napari_xt.errors import SettingsError
 from napari_xt.io.html import html_table
 from napari_xt.io.images.files import FileStore
+from napari_xt.io.seen import Levels, LevelsOver, Seen, Table
 from napari_xt.io.stores.layout import FEATURES, TOKENS, Header, Layout, Status
 from napari_xt.io.stores.ledger import Ledger, RegionRow
 from napari_xt.io.stores.merge import IOU, suppress
 from napari_xt.io.stores.place import ledger_path
 from napari_xt.io.stores.shelf import open_shelf
 from napari_xt.io.stores.store import candidate_boxes
+from napari_xt.io.stores.tables import EDGES as EDGES  # noqa: PLC0414 - a door
+from napari_xt.io.stores.tables import box_table, region_table, score_table
 from napari_xt.io.stores.tree import Tree, open_tree, read_header
+from napari_xt.io.thresholds import RUN_THRESHOLD, MaskLevel, Weighing
 
 PACKED = ".xt.zarr.zip"
-EDGES = ("y0", "x0", "y1", "x1")
 TOLD = 5  # labels, the likeliest
 
 
@@ -58,6 +62,18 @@ def open_prediction(path: str | os.PathLike[str], threshold: float | None = None
         return Prediction(place, header, tree, threshold)
 
 
+def seen_at(
+    prediction: Prediction | str | os.PathLike[str],
+    mask_threshold: float | None = None,
+    box_threshold: float | None = None,
+) -> Prediction:
+    """A prediction, or the one at a path, at other thresholds where these are given; see `Prediction.at`."""
+    found = prediction if isinstance(prediction, Prediction) else open_prediction(prediction)
+    if mask_threshold is None and box_threshold is None:
+        return found
+    return found.at(mask_threshold=mask_threshold, box_threshold=box_threshold)
+
+
 @dataclass(slots=True)
 class _State:
     """What the journal said at one moment, and the tables that were made of it."""
@@ -79,14 +95,17 @@ class Prediction:
     header
         What the run was: ``layout``, ``job``, ``settings``, ``plan``, ``model``, ``notes``.
     mask
-        uint8 Zarr arrays ``(y, x)`` in run pixels, finest first; level k is ``level0[::2**k, ::2**k]``. 0 is background
-        or not computed, which ``scores.status`` tells apart. Empty where the model has no mask.
+        uint8 arrays ``(y, x)`` in run pixels, finest first, stored ones (Zarr) or composed where they are read, see
+        `at`; level k is ``level0[::2**k, ::2**k]``. 0 is background or not computed, which ``scores.status`` tells
+        apart. Empty where the model has no mask.
     probability
         uint8 ``(K, y, x)``, a cell per ``layout.stride`` run pixels; None where the model has no mask.
     overview
         A small picture of the source, ``(c, y, x)`` or ``(y, x)``.
     threshold
         Lowest score of ``boxes``.
+    mask_threshold
+        What a class needs against the background to be in ``mask``, 0..1; the stored mask is that of 0.5.
     """
 
     def __init__(
@@ -95,10 +114,14 @@ class Prediction:
         self.path = path
         self._journal = journal or ledger_path(path)
         self.header = header
-        self.mask: list[zarr.Array[Any]] = list(tree.mask)
+        self._stored: Levels = tree.mask
+        self.mask: list[Any] = list(tree.mask)
         self.probability: zarr.Array[Any] | None = tree.probability
         self.overview: zarr.Array[Any] = tree.overview
         self.threshold = self._number("threshold", 0.0) if threshold is None else threshold
+        self.mask_threshold = RUN_THRESHOLD
+        self._seen = Seen()
+        self._beneath: Prediction | None = None  # kept, since what it was made of may go with it
         self._last: _State | None = None
 
     def __repr__(self) -> str:
@@ -116,6 +139,84 @@ class Prediction:
         likely = sorted(label.items(), key=lambda item: -item[1])[:TOLD]
         lines += [("label", ", ".join(f"{name} {p:.2f}" for name, p in likely))] if likely else []
         return html_table(lines)
+
+    def at(self, *, mask_threshold: float | None = None, box_threshold: float | None = None) -> Prediction:
+        """The prediction as it is seen at other thresholds; whatever takes a prediction takes this one.
+
+        Parameters
+        ----------
+        mask_threshold
+            What the likeliest class needs against the background, 0..1, to be in ``mask``, which is then composed of
+            ``probability`` where it is read; at 0.5 it is the stored one. Default: as it is.
+        box_threshold
+            Lowest score of ``boxes``, 0..1. Default: as it is.
+
+        Raises
+        ------
+        SettingsError
+            A threshold is no number in 0..1, or the mask was given and has no other.
+        """
+        changes: dict[str, Any] = {}
+        if box_threshold is not None:
+            changes["threshold"] = _checked("box_threshold", box_threshold)
+        if mask_threshold is not None and mask_threshold != self.mask_threshold:
+            threshold = _checked("mask_threshold", mask_threshold)
+            changes |= {"mask_threshold": threshold, "mask": self._levels(threshold, self._seen)}
+        return self._other(**changes)
+
+    def seen_as(
+        self,
+        *,
+        mask: Levels | LevelsOver | None = None,
+        boxes: Table | None = None,
+        scores: Table | None = None,
+        layout: Layout | None = None,
+    ) -> Prediction:
+        """The prediction with other things in place of what the store says: how corrections are seen.
+
+        Parameters
+        ----------
+        mask
+            Levels that stand for ``mask``, of its shapes; or a function that makes them of the levels beneath, which
+            thresholds go on to act on. Values that are no class (254: not known) count as none.
+        boxes
+            A table with the columns of ``boxes``, of any score, or what gives one each time it is asked for. Rows
+            without a score (NaN) are above every threshold.
+        scores
+            A table with the columns of ``scores``, or what gives one.
+        layout
+            One with other names of classes or colours.
+        """
+        seen = self._seen.but(mask, boxes, scores)
+        header = self.header if layout is None else replace(self.header, layout=layout)
+        return self._other(header=header, mask=self._levels(self.mask_threshold, seen), _seen=seen)
+
+    def _other(self, **changes: Any) -> Prediction:
+        """One more of the same, that shares what was read already."""
+        other = copy.copy(self)
+        last = None if self._last is None or "header" in changes else replace(self._last)
+        vars(other).update(_beneath=self, _last=last, **changes)
+        return other
+
+    def _levels(self, threshold: float, seen: Seen) -> list[Any]:
+        """The mask at a threshold, as it is seen."""
+        levels = self._stored
+        if threshold != RUN_THRESHOLD and self.probability is not None:
+            weighing = Weighing(self.layout, self.header.plan, self.probability)
+            levels = [MaskLevel(one, k, weighing, threshold, self._states) for k, one in enumerate(self._stored)]
+        return seen.levels(levels)
+
+    def _states(self) -> NDArray[np.uint8]:
+        """The `Status` of each region of the grid."""
+        states = np.full(self.layout.grid.shape, Status.NOT_YET, np.uint8)
+        for row in self._state().rows:
+            states[row.row, row.col] = row.status
+        return states
+
+    @property
+    def journal(self) -> Path:
+        """The folder of what is no array: of a packed prediction, where that was taken out."""
+        return self._journal.parent
 
     @property
     def tokens(self) -> zarr.Array[Any] | None:
@@ -147,6 +248,11 @@ class Prediction:
         return self._state().complete
 
     @property
+    def journal_bytes(self) -> int:
+        """How large the journal is, by which the time is known that boxes and scores take to read."""
+        return self._journal.stat().st_size
+
+    @property
     def coverage(self) -> float:
         """The share of the run's regions that are settled, done or skipped: 0..1.
 
@@ -163,15 +269,22 @@ class Prediction:
 
         Columns ``id, y0, x0, y1, x1, class, score, region_row, region_col``; float64 level-0 px, half-open.
         """
-        return self._table("boxes", self._make_boxes)
+        found = self._merged()
+        low = found["score"].to_numpy(np.float32) < np.float32(self.threshold)
+        return found[~low].reset_index(drop=True)
 
     def merged(self) -> pd.DataFrame:
         """``boxes`` at any score: those of a higher threshold are the rows that have it, as merging goes by score."""
-        return self._table("merged", lambda state: self._box_table(self._merge(state)))
+        return self._merged().copy()
+
+    def _merged(self) -> pd.DataFrame:
+        if self._seen.boxes is not None:
+            return self._seen.boxes()
+        return self._table("merged", lambda state: box_table(self.layout, self._merge(state)))
 
     def candidates(self) -> pd.DataFrame:
         """Every box that is stored, unmerged and at any score, with the columns of ``boxes``."""
-        return self._table("candidates", lambda state: self._box_table(candidate_boxes(state.rows)))
+        return self._table("candidates", lambda state: box_table(self.layout, candidate_boxes(state.rows))).copy()
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -181,7 +294,9 @@ class Prediction:
         ``score``, the most likely and its probability; ``entropy`` in nats; ``status`` (``done``, ``skipped``,
         ``failed``); one ``p:NAME`` per class. NaN (``class`` None) where a region has no scores.
         """
-        return self._table("scores", self._make_scores)
+        if self._seen.scores is not None:
+            return self._seen.scores().copy()
+        return self._table("scores", lambda state: score_table(self.layout, state.rows)).copy()
 
     @property
     def settled(self) -> NDArray[np.bool_]:
@@ -208,7 +323,7 @@ class Prediction:
     def failed(self) -> pd.DataFrame:
         """The regions that failed: ``region_row, region_col, y0, x0, y1, x1, error, attempts``."""
         rows = [row for row in self._state().rows if row.status == Status.FAILED]
-        table = self._region_table(rows)
+        table = region_table(self.layout, rows)
         table["error"] = pd.Series([row.error for row in rows], dtype=object)
         table["attempts"] = np.array([row.attempts for row in rows], np.int64)
         return table
@@ -219,10 +334,10 @@ class Prediction:
             return {}
         state = self._state()
         counts = np.zeros(256, np.int64)
-        for key in state.blocks:
+        for key in state.blocks if self._seen.mask is None else np.ndindex(self.layout.grid.block_shape):
             block = np.asarray(self.mask[0][self.layout.grid.block(*key).box.slices])
             counts += np.bincount(block.ravel(), minlength=256)
-        counts[0] = self._settled_px(state) - counts[1:].sum()
+        counts[0] = max(0, self._settled_px(state) - counts[1:].sum())
         size = float(np.prod(self.layout.frame.px_per_run))
         return {name: round(int(counts[value]) * size) for value, name in enumerate(self.layout.mask)}
 
@@ -246,11 +361,7 @@ class Prediction:
         state = self._state()
         if name not in state.tables:
             state.tables[name] = make(state)
-        return state.tables[name].copy()
-
-    def _make_boxes(self, state: _State) -> pd.DataFrame:
-        boxes = self._merge(state)
-        return self._box_table(boxes[boxes["score"] >= np.float32(self.threshold)])
+        return state.tables[name]
 
     def _merge(self, state: _State) -> NDArray[np.void]:
         boxes = candidate_boxes(state.rows)
@@ -260,42 +371,6 @@ class Prediction:
             keep = suppress(boxes, self._number("iou", IOU), across_regions=True)
         merged: NDArray[np.void] = boxes[keep]
         return merged
-
-    def _box_table(self, boxes: NDArray[np.void]) -> pd.DataFrame:
-        boxes = boxes[np.argsort(boxes["id"], kind="stable")]
-        names = np.array(self.layout.boxes or (), dtype=object)
-        region = boxes["id"] // IDS_PER_REGION
-        cols = self.layout.grid.shape[1]
-        columns = {name: boxes[name] for name in ("id", *EDGES)}
-        columns |= {"class": names[boxes["label"]] if len(boxes) else names[:0], "score": boxes["score"]}
-        return pd.DataFrame(columns | {"region_row": region // cols, "region_col": region % cols})
-
-    def _make_scores(self, state: _State) -> pd.DataFrame:
-        table = self._region_table(state.rows)
-        names = self.layout.scores or ()
-        p = _probabilities(state.rows, len(names))
-        known = np.array([row.scores is not None for row in state.rows], np.bool_)
-        best = np.where(known, np.nan_to_num(p).argmax(axis=1), 0) if names else np.zeros(len(p), np.int64)
-        classes = [names[index] if found else None for index, found in zip(best, known, strict=True)]
-        table["class"] = pd.Series(classes, dtype=object)
-        table["score"] = p[np.arange(len(p)), best] if names else np.nan
-        table["entropy"] = _entropy(p, known)
-        table["status"] = [Status(row.status).name.lower() for row in state.rows]
-        return table.assign(**{f"p:{name}": p[:, index] for index, name in enumerate(names)})
-
-    def _region_table(self, rows: Sequence[RegionRow]) -> pd.DataFrame:
-        """Where the regions of ``rows`` lie: ``region_row, region_col`` and the inner in level-0 px."""
-        grid, (fy, fx) = self.layout.grid, self.layout.frame.px_per_run
-        row = np.array([found.row for found in rows], np.int64)
-        col = np.array([found.col for found in rows], np.int64)
-        side = grid.region_px
-        edges = {
-            "y0": row * side * fy,
-            "x0": col * side * fx,
-            "y1": np.minimum((row + 1) * side, grid.height) * fy,
-            "x1": np.minimum((col + 1) * side, grid.width) * fx,
-        }
-        return pd.DataFrame({"region_row": row, "region_col": col} | edges)
 
     def _settled_px(self, state: _State) -> int:
         """The run pixels of the regions that are done or skipped."""
@@ -312,20 +387,11 @@ class Prediction:
         return default
 
 
+def _checked(name: str, threshold: float) -> float:
+    if not 0 <= threshold <= 1:
+        raise SettingsError(f"{name} = {threshold!r}", "is no threshold", "give a number in 0..1")
+    return float(threshold)
+
+
 def _settled(row: RegionRow) -> bool:
     return row.status in (Status.DONE, Status.SKIPPED)
-
-
-def _probabilities(rows: Sequence[RegionRow], classes: int) -> NDArray[np.float64]:
-    """The scores of ``rows`` as float64 ``(rows, classes)``, NaN where there are none."""
-    table = np.full((len(rows), classes), np.nan)
-    for index, row in enumerate(rows):
-        if row.scores is not None:
-            table[index] = np.frombuffer(row.scores, np.float32)[:classes]
-    return table
-
-
-def _entropy(p: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The entropy of each row of ``p`` in nats, NaN where it is not ``known``."""
-    safe = np.where(p > 0, p, 1.0)
-    return np.where(known, -(p * np.log(safe)).sum(axis=1), np.nan)

@@ -33,15 +33,15 @@ class ComputedArray:
         keys = _keys(key, self.ndim)
         y, x = (_span(k, n) for k, n in zip(keys[:2], self.shape[:2], strict=True))
         there = y and x
-        pixels = self._read(Box(min(y), min(x), max(y) + 1, max(x) + 1)) if there else self._nothing(len(y), len(x))
+        if there:
+            pixels = self._read(Box(min(y), min(x), max(y) + 1, max(x) + 1))
+        else:
+            pixels = np.empty((_reach(y), _reach(x), *self.shape[2:]), self.dtype)
         within = (
             slice(None, None, s.step) if isinstance(k, slice) else 0 for k, s in zip(keys[:2], (y, x), strict=True)
         )
         chosen: NDArray[np.uint8] = pixels[(*within, *keys[2:])]
         return chosen
-
-    def _nothing(self, height: int, width: int) -> NDArray[np.uint8]:
-        return np.empty((height, width, *self.shape[2:]), self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         pixels = self[()]
@@ -54,6 +54,11 @@ def _keys(key: Any, ndim: int) -> list[Any]:
     place = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
     keys[place : place + 1] = [slice(None)] * (ndim - len(keys) + (place < len(keys)))
     return keys
+
+
+def _reach(span: range) -> int:
+    """How many indices lie from the first of a span to its last."""
+    return max(span) - min(span) + 1 if span else 0
 
 
 def _span(key: Any, size: int) -> range:

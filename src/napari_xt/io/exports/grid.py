@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Box
+from napari_xt.io.corrections.levels import EditedLevel
+from napari_xt.io.corrections.sparse import NONE
 from napari_xt.io.exports.wanted import What
 from napari_xt.io.prediction import Prediction
 from napari_xt.io.stores.layout import COARSEST_PX
@@ -76,8 +78,10 @@ class Raster:
         rows, cols = self._run(level, box)
         side = self.prediction.layout.grid.region_px
         found = self._values(level, rows, cols)
-        known = self._known[np.ix_(rows // side, cols // side)]
-        return np.where(known[..., None], found, self.dtype.type(self.nothing))
+        known = self._known[np.ix_(rows // side, cols // side)][..., None]
+        if self.what == "mask":
+            known = (known | self._corrected(level, rows, cols)) & (found < len(self.names))
+        return np.where(known, found, self.dtype.type(self.nothing))
 
     def tiles(self, level: int, side: int, most: int) -> Iterator[NDArray[Any]]:
         """The tiles ``(side, side, bands)`` of a level, row by row, filled up at its end; ``most`` bytes at a time."""
@@ -109,6 +113,14 @@ class Raster:
         assert array is not None
         cells = _picked(array, rows // layout.stride, cols // layout.stride)
         return np.moveaxis(cells, 0, -1).astype(np.float32) / np.float32(WHOLE)
+
+    def _corrected(self, level: int, rows: Ints, cols: Ints) -> NDArray[np.bool_] | bool:
+        """Where somebody said what is there, which is known before a run comes there."""
+        coarse = self._stored(level)
+        mask = self.prediction.mask[coarse]
+        if not isinstance(mask, EditedLevel):
+            return False
+        return np.asarray(_picked(mask.alone, rows >> coarse, cols >> coarse)[..., None] != NONE)
 
     def _stored(self, level: int) -> int:
         """The coarsest stored level that is fine enough: of level 0 the finest, whose pixels are exact."""

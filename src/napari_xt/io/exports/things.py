@@ -19,6 +19,7 @@ from napari_xt.errors import MissingDependencyError, StoreError
 from napari_xt.io.exports.polygons import Area, trace
 from napari_xt.io.exports.wanted import SYMBOLS, Wanted, job_digest
 from napari_xt.io.prediction import Prediction
+from napari_xt.io.seen import known_classes
 from napari_xt.io.stores.layout import Layout
 
 Points = NDArray[Any]  # float64, or int64 where all are whole
@@ -100,7 +101,7 @@ def _strips(prediction: Prediction, wanted: Wanted) -> Iterator[NDArray[np.uint8
     for top in range(0, height, side):
         wanted.tell(top, height)
         try:
-            yield np.asarray(mask[top : top + side])
+            yield known_classes(np.asarray(mask[top : top + side]), len(prediction.layout.mask or ()))
         except (OSError, ValueError, RuntimeError) as error:
             raise StoreError(prediction.path, f"its mask can't be read: {error}", "run it again") from error
     wanted.tell(height, height)

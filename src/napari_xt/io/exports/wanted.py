@@ -39,6 +39,8 @@ class Wanted:
         How far a polygon may leave the mask's edge, about, in level-0 px; 0 traces it exactly.
     progress
         Called with what is done of how much, in steps of the writer's own.
+    corrections
+        How many strokes were applied.
     """
 
     what: tuple[What, ...]
@@ -46,6 +48,7 @@ class Wanted:
     flavour: Flavour = "qupath"
     simplify: float = 0.0
     progress: Progress | None = None
+    corrections: int = 0
 
     def tell(self, done: int, total: int) -> None:
         """Report progress to who asked for it."""
@@ -59,10 +62,11 @@ def provenance(prediction: Prediction, wanted: Wanted) -> dict[str, Any]:
     return ({"plane": plane} if plane else {}) | {
         "software": f"napari-xt {__version__}",
         "source": wanted.source,
-        "corrections": 0,
+        "corrections": wanted.corrections,
         "model": prediction.header.model.get("name"),
         "job": job_digest(prediction),
         "threshold": prediction.threshold,
+        "mask_threshold": prediction.mask_threshold,
         "coverage": prediction.coverage,
         "complete": prediction.complete,
         "failed_regions": len(prediction.failed),

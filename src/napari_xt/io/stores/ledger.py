@@ -102,13 +102,13 @@ class Ledger:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        with _errors(self.path):
-            self._db = _open(path, read_only)
+        with sqlite_errors(self.path):
+            self._db = open_database(path, read_only)
 
     @classmethod
     def create(cls, path: Path) -> None:
         """Write an empty journal at ``path``."""
-        with _errors(path), closing(sqlite3.connect(path)) as db:
+        with sqlite_errors(path), closing(sqlite3.connect(path)) as db:
             db.executescript(SCHEMA)
 
     def __enter__(self) -> Self:
@@ -125,7 +125,7 @@ class Ledger:
 
     def copy_to(self, path: Path) -> None:
         """Write what the journal says at this moment to a new one at ``path``, but nothing of encoded regions."""
-        with _errors(path), closing(sqlite3.connect(path, isolation_level=None)) as db:
+        with sqlite_errors(path), closing(sqlite3.connect(path, isolation_level=None)) as db:
             self._db.backup(db)
             db.execute("PRAGMA journal_mode = DELETE")
             db.execute("DELETE FROM encoded")
@@ -138,13 +138,13 @@ class Ledger:
             self._db.execute("PRAGMA busy_timeout = 0")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.execute("PRAGMA journal_mode = DELETE")
-        with _errors(self.path):  # what is written after it waits for readers again
+        with sqlite_errors(self.path):  # what is written after it waits for readers again
             self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """One transaction: no other process writes inside it, and all of it is on the disk at the end, or nothing."""
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -158,7 +158,7 @@ class Ledger:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """What is read inside was there at one moment."""
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             self._db.execute("BEGIN")
             try:
                 yield
@@ -188,7 +188,7 @@ class Ledger:
 
     def encoded(self) -> dict[tuple[int, int], str]:
         """The blocks ``(row, col)`` that are encoded, with their errors."""
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             return {(row, col): text for row, col, text in self._db.execute("SELECT row, col, errors FROM encoded")}
 
     def drop(self, blocks: Iterable[tuple[int, int]]) -> None:
@@ -224,22 +224,22 @@ class Ledger:
 
     def blocks(self) -> dict[tuple[int, int], int]:
         """The committed blocks ``(row, col)`` with their checksums."""
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             return {(row, col): crc for row, col, crc in self._db.execute("SELECT row, col, crc FROM blocks")}
 
     def regions(self) -> list[RegionRow]:
         """The committed regions by index."""
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             return [RegionRow(*row) for row in self._db.execute(GET_REGIONS)]
 
     def having(self, status: int) -> list[int]:
         """The indices of the committed regions that have a status."""
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             return [index for (index,) in self._db.execute("SELECT idx FROM regions WHERE status = ?", (status,))]
 
     def counts(self) -> dict[int, int]:
         """How many regions have each status."""
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             return dict(
                 self._db.execute("SELECT status, count(*) FROM regions WHERE status > 0 GROUP BY status").fetchall()
             )
@@ -247,7 +247,7 @@ class Ledger:
     @property
     def keep(self) -> str | None:
         """What stays of the encoded regions, where that was settled anew since the store was made."""
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             row = self._db.execute("SELECT value FROM meta WHERE key = 'keep'").fetchone()
         return None if row is None else str(row[0])
 
@@ -274,7 +274,7 @@ class Ledger:
         self._set("revision", self.revision + 1)
 
     def _get(self, key: str) -> int:
-        with _errors(self.path):
+        with sqlite_errors(self.path):
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if row is None:
             raise StoreError(self.path, f"it is damaged: it has no {key}")
@@ -285,7 +285,8 @@ class Ledger:
 
 
 @contextmanager
-def _errors(path: Path) -> Iterator[None]:
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Say of a failure inside that it is of the journal at ``path``."""
     try:
         yield
     except sqlite3.Error as error:
@@ -301,7 +302,7 @@ def _full(path: Path, error: sqlite3.Error) -> bool:
     return code == sqlite3.SQLITE_FULL or (beside and free_bytes(path) < ROOM)
 
 
-def _open(path: Path, read_only: bool) -> sqlite3.Connection:
+def open_database(path: Path, read_only: bool) -> sqlite3.Connection:
     """Open ``path``, which must exist: rw and ro never create it."""
     if not read_only:
         return _connect(path, "rw")

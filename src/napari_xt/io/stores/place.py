@@ -26,6 +26,7 @@ from napari_xt.io.stores.tree import JOURNAL, SUFFIX, create_tree, describe, is_
 
 LOCK = "run.lock"
 LEDGER = "ledger.sqlite"
+CORRECTIONS = "corrections.sqlite"
 SHOWN = 40  # characters of a value in a message
 ELSE = "give another output path or restart=True"
 
@@ -88,6 +89,8 @@ def _resume(path: Path, header: Header) -> tuple[Ledger, lock.Owner]:
 
 def _restart(path: Path, header: Header) -> tuple[Ledger, lock.Owner]:
     """Put a new store in the place of the one at ``path``, which goes only when the new one is whole."""
+    if (path / JOURNAL / CORRECTIONS).exists():
+        raise StoreError(path, "it holds corrections that somebody made", "give another output path and carry them")
     held = _lock_old(path)
     try:
         aside, owner = _make_aside(path, header)
