@@ -1,3 +1,5 @@
+from .annotate.queue import ReviewQueue as ReviewQueue
+from .annotate.queue import review_queue as review_queue
 from .engine.context_map import context_map as context_map
 from .engine.plan import plan as plan
 from .engine.run import predict as predict
@@ -6,6 +8,8 @@ from .engine.settings import RunSettings as RunSettings
 from .errors import XTError as XTError
 from .io.compare import compare as compare
 from .io.convert import convert as convert
+from .io.corrections.corrections import Corrections as Corrections
+from .io.corrections.corrections import corrections as corrections
 from .io.export import export as export
 from .io.image import Image as Image
 from .io.image import open_image as open_image
@@ -22,3 +26,4 @@ from .model.new import new_model as new_model
 from .model.xt import XT as XT
 from .model.zoo import list_models as list_models
 from .plugin.run import run as run
+from .train.refine import refine as refine

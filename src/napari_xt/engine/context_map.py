@@ -91,8 +91,8 @@ def context_map(
         raise ModelError(f"model {network.name}", "has neither region scores nor a label", "choose another model")
     if class_name is not None and class_name not in names:
         raise SettingsError(f"class_name = {class_name!r}", f"{network.name} has the classes {', '.join(names)}")
-    window = _window(found, region)
-    tokens = _tokens(found, network, window)
+    window = window_around(found, region)
+    tokens = window_tokens(found, network, window)
     logits = partial(_logits, found, network, window, (region[0] - window.row0, region[1] - window.col0))
     with torch.no_grad():
         probability = logits(tokens).softmax(0)
@@ -137,7 +137,7 @@ def _logits(prediction: Prediction, model: XT, window: Window, place: tuple[int,
     return found.float()
 
 
-def _window(prediction: Prediction, region: tuple[int, int]) -> Window:
+def window_around(prediction: Prediction, region: tuple[int, int]) -> Window:
     """The window that the run saw the region in."""
     grid, (row, col) = prediction.layout.grid, region
     if not (0 <= row < grid.shape[0] and 0 <= col < grid.shape[1]):
@@ -150,7 +150,7 @@ def _window(prediction: Prediction, region: tuple[int, int]) -> Window:
     raise SettingsError(f"region = {region}", "lies outside of what was run", "choose another one")
 
 
-def _tokens(prediction: Prediction, model: XT, window: Window) -> Tensor:
+def window_tokens(prediction: Prediction, model: XT, window: Window) -> Tensor:
     """``(R, Q, L, D)`` float32 of a window, as the context encoder of the run saw them."""
     stored = prediction.tokens
     if stored is None:

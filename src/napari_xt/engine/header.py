@@ -37,7 +37,12 @@ def header_of(image: Image, model: Model, settings: RunSettings, resolved: Plan)
     identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
     told = settings.to_json() | {"threshold": resolved.threshold}
     about = {"name": model.name, "digest": digest, "encoder": model.encoder_digest, "config": config.to_json()}
-    return Header(layout, job | identity, told, stored, about, _notes(image, model.name, settings, resolved))
+    return Header(layout, job | identity, told, stored, about, _notes(image, _given(model), settings, resolved))
+
+
+def _given(model: Model) -> str:
+    """What a user gives to get the model: the path of one from a file, the name of one that was made in memory."""
+    return getattr(model, "given", "") or model.name
 
 
 def _notes(image: Image, model: str, settings: RunSettings, resolved: Plan) -> dict[str, object]:

@@ -69,7 +69,7 @@ class _Windows:
         for batches in begun.windows:
             own = yield from self._window(batches)
             encoded.append(own)
-        self._decoding.append(self._run.workers.computing.submit(_decode, self._run, begun.step, encoded))
+        self._decoding.append(self._run.workers.computing.submit_first(_decode, self._run, begun.step, encoded))
         yield from self._decoded(1)
 
     def _window(self, batches: Encoding) -> Generator[Event, None, list[stages.Encoded]]:
@@ -77,6 +77,7 @@ class _Windows:
         run, own = self._run, list[stages.Encoded]()
         for batch in batches:
             own += yield from run.teller.until(batch)
+            yield from self._decoded(len(self._decoding))
             done = run.plan.regions - self._wanted + self._encoded + len(own)
             yield from run.teller.progress("encode", done, run.plan.regions)
         self._encoded += len(own)
@@ -90,6 +91,7 @@ class _Windows:
         while self._decoding and (len(self._decoding) > behind or self._decoding[0].done()):
             blocks = yield from self._run.teller.until(self._decoding.popleft())
             yield from self._run.writer.commit(blocks)
+        yield from self._run.writer.written()
 
 
 def _decode(run: Ongoing, step: Step, encoded: Sequence[Sequence[stages.Encoded]]) -> list[BlockData]:

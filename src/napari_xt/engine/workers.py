@@ -6,8 +6,10 @@ Knows threads; knows no images, no stores and of networks only that they can be 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
@@ -82,12 +84,34 @@ class _Crew(ThreadPoolExecutor):
     def __init__(self, count: int, name: str, check: Callable[[], None]) -> None:
         super().__init__(count, thread_name_prefix=f"napari-xt-{name}")
         self._check = check
+        self._first: deque[Callable[[], None]] = deque()
+
+    def submit_first(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Hand in work that is begun before what was handed in earlier."""
+        future = Future[T]()
+
+        def begun() -> None:
+            try:
+                self._check()
+                future.set_result(work(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - as an executor does: raised where it is waited for
+                future.set_exception(error)
+
+        self._first.append(begun)
+        super().submit(self._begin_first)
+        return future
+
+    def _begin_first(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._first.popleft()()
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Hand in work."""
 
         def begun() -> T:
             self._check()
+            self._begin_first()
             return work(*args, **kwargs)
 
         return super().submit(begun)

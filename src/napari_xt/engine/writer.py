@@ -57,6 +57,10 @@ class Writer:
             self._send()
         yield from self._written(BEHIND)
 
+    def written(self) -> Generator[Event]:
+        """Tell what is in the store by now."""
+        yield from self._written(len(self._waiting))
+
     def put_encoded(self, blocks: Callable[[], Sequence[EncodedBlock]]) -> Generator[Event]:
         """Have encoded blocks, which are made on the writing thread, put on the shelf."""
         self._waiting.append((self._thread.submit(lambda: self._store.put_encoded(blocks())), lambda: iter(())))

@@ -67,7 +67,7 @@ def load_model(
         model.report = info.report
     else:
         _fill(model, info.path)
-    model.name, model.card = info.name, info.card
+    model.name, model.given, model.card = info.name, info.given, info.card
     return model.eval().requires_grad_(False)
 
 

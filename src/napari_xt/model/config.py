@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from typing import Any, Literal, Self, get_args
@@ -331,7 +331,8 @@ class XTConfig:
 class ModelCard:
     """What is told about a trained model: title, licence, provenance and measured figures.
 
-    A ``synthetic`` model was trained on made-up images and is never offered for real ones.
+    A ``synthetic`` model was trained on made-up images and is never offered for real ones. ``thumbnails`` show what it
+    was trained on: PNG files in base64, see `napari_xt.model.thumbnails`.
     """
 
     name: str
@@ -341,6 +342,7 @@ class ModelCard:
     use: str = "research use only, not for diagnosis"
     metrics: Mapping[str, float] = field(default_factory=dict)
     synthetic: bool = False
+    thumbnails: Sequence[str] = field(default=(), repr=False)
 
 
 def _told(config: Any) -> dict[str, Any]:

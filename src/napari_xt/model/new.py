@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 
 from napari_xt.errors import ModelError
 from napari_xt.model.backbone import encoder_info
+from napari_xt.model.checkpoint import load_model
 from napari_xt.model.config import ContextConfig, LocalConfig, XTConfig
 from napari_xt.model.region import RegionEncoder
 from napari_xt.model.xt import XT
@@ -30,12 +31,14 @@ REGION_ENCODERS = {
     "efficientnet": "tf_efficientnet_lite0",
 }
 """The paper's names, and those of what else is often used, for timm's; any other timm name stands for itself."""
+BUNDLED = "canopy"  # a model of this package whose trained region encoder new models may begin with
+WIDE = 64  # local channels of such a model: all that its pyramid knows, not what trees alone are told by
 REGION_PX, HALO_PX = 256, 32  # of encoders that take any size
 
 
 def new_model(
     classes: Sequence[str],
-    region_encoder: str = "efficientnet",
+    region_encoder: str = BUNDLED,
     context: str = "mamba",
     *,
     outputs: Sequence[str] = ("mask", "boxes", "scores"),
@@ -51,8 +54,10 @@ def new_model(
     classes
         Their names, without the background.
     region_encoder
-        A name of the paper (``"swin-t"``, ``"hiera-b+"``, ...; see ``REGION_ENCODERS``) or any timm backbone that
-        offers ``features_only``. One that takes a single size sees larger regions as nested sub-regions.
+        ``"canopy"``: the trained one of the bundled model, so that nothing is fetched and a few corrections are enough
+        to learn from (`refine`). Or one with random weights: a name of the paper (``"swin-t"``, ``"hiera-b+"``, ...;
+        see ``REGION_ENCODERS``) or any timm backbone that offers ``features_only``; one that takes a single size sees
+        larger regions as nested sub-regions.
     context
         ``"transformer-xl"``, ``"hyper"``, ``"mamba"``, ``"longformer"`` or ``"none"``.
     outputs
@@ -71,14 +76,54 @@ def new_model(
     ModelError
         A name is unknown or values do not go together; it says which to change.
     """
+    trained = load_model(BUNDLED) if region_encoder == BUNDLED else None
+    if trained is not None:
+        region_encoder, options = trained.config.region_encoder, _as_trained(trained.config, in_channels) | options
     config = _config(tuple(classes), region_encoder, context, tuple(outputs), in_channels, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = XT(config)
-    if pretrained and isinstance(model.region, RegionEncoder):
+    if trained is not None:
+        _take_over(model, trained)
+    elif pretrained and isinstance(model.region, RegionEncoder):
         model.region.load_pretrained(REGION_ENCODERS.get(region_encoder.lower(), region_encoder))
     model.name = "new"
     return model.eval().requires_grad_(False)
+
+
+def _as_trained(config: XTConfig, channels: int) -> dict[str, Any]:
+    """Fields with which a trained region encoder sees what it was trained to see; any pixel size will do."""
+    same: dict[str, Any] = {"local": replace(config.local, channels=WIDE)}
+    if channels == config.in_channels:
+        return same | {"mean": config.mean, "std": config.std}
+    means = (sum(config.mean) / len(config.mean),) * channels, (sum(config.std) / len(config.std),) * channels
+    return same | {"mean": means[0], "std": means[1], "normalisation": "percentile"}
+
+
+def _take_over(model: XT, trained: XT) -> None:
+    """Fill what fits with trained weights, rounded as a file has them; the first convolution sees other channels.
+
+    All that the pyramid knows becomes local features. The context says nothing until it is learned from.
+    """
+    given, wanted = trained.state_dict(), model.state_dict()
+    for name, target in wanted.items():
+        found = given.get(name)
+        if found is None or name.startswith(("mask_head", "box_head", "score_head", "label_head")):
+            continue
+        if found.shape == target.shape:
+            target.copy_(found)
+        elif found.dim() == target.dim() == 4 and found.shape[0] == target.shape[0]:
+            target.copy_(found.mean(1, keepdim=True).expand_as(target) * (found.shape[1] / target.shape[1]))
+    compact = wanted.get("region.pyramid.compact.weight")
+    if compact is not None and compact.shape[0] == compact.shape[1]:
+        compact.copy_(torch.eye(len(compact))[:, :, None, None])
+        wanted["region.pyramid.compact.bias"].zero_()
+    for name, target in wanted.items():
+        if name.startswith("region.pyramid.smooth.") and name.endswith(".0.weight") and name not in given:
+            target.zero_()[:, :, 1, 1] = torch.eye(len(target))  # a finer map than the trained one is added as it is
+        if name.endswith("head.from_context.weight"):
+            target.zero_()
+    model.half().float()
 
 
 def _config(

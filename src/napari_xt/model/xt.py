@@ -70,6 +70,8 @@ class XT(nn.Module):
     ----------
     name
         What the model is called; `load_model` sets it.
+    given
+        What a user gives to get it, a name or a path; empty where it comes from no file.
     card
         What is told about it, of a model that was loaded.
     report
@@ -95,7 +97,7 @@ class XT(nn.Module):
         if context is not None:
             config = replace(config, context=replace(config.context, kind="custom"))
         self.config = config
-        self.name = "model"
+        self.name, self.given = "model", ""
         self.card: ModelCard | None = None
         self.report: tuple[str, ...] = ()
         self.region_dtype = torch.float32

@@ -49,6 +49,11 @@ class ModelInfo:
     report: tuple[str, ...] = ()
 
     @property
+    def given(self) -> str:
+        """What a user gives to get it: a bundled model's name, the path of another."""
+        return self.name if self.path == _bundled() / f"{self.name}{SUFFIX}" else str(self.path)
+
+    @property
     def digest(self) -> str:
         """sha256 of the configuration and the tensors: that of the model that `load_model` makes of it."""
         stat = self.path.stat()
@@ -127,7 +132,7 @@ def _describe_released(found: Released) -> ModelInfo:
 
 
 def _describe_own(path: Path) -> ModelInfo:
-    metadata = _read_header(path).get("__metadata__")
+    metadata = read_header(path).get("__metadata__")
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     try:
         stored = json.loads(text or "")
@@ -176,7 +181,7 @@ def _encoder_digest(path: Path, config: XTConfig, _mtime: int, _size: int) -> st
 def _weight_bytes(path: Path) -> int:
     if path.suffix in RELEASED:
         return path.stat().st_size
-    shapes = [value.get("shape") for value in _read_header(path).values() if isinstance(value, dict)]
+    shapes = [value.get("shape") for value in read_header(path).values() if isinstance(value, dict)]
     return 4 * sum(math.prod(shape) for shape in shapes if shape is not None)
 
 
@@ -189,7 +194,7 @@ def _tensors(path: Path) -> Mapping[str, NDArray[Any]]:
         raise ModelError(path, f"can't be read: {error}", "get the file again") from error
 
 
-def _read_header(path: Path) -> dict[str, object]:
+def read_header(path: Path) -> dict[str, object]:
     """The JSON header of a safetensors file."""
     try:
         with path.open("rb") as file:
