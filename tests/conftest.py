@@ -34,7 +34,7 @@ os.environ |= {
     "XDG_CONFIG_HOME": str(Path(HOME, "config")),
     "XDG_DATA_HOME": str(Path(HOME, "data")),
     "HF_HUB_OFFLINE": "1",
-    "QT_API": "pyqt6",
+    "QT_API": os.environ.get("QT_API", "pyqt6"),
     "OMP_NUM_THREADS": "1",  # tensors are small here, and threads that wait for each other starve on a busy machine
 }
 

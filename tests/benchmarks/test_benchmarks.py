@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+NO_SCRIPTS = {"figures", "viewer_pauses", Path(__file__).stem}  # what these share
+PAUSES = ["--only", "pauses"]
 MISSING = 3  # exit code where what a benchmark compares with is not installed; it says how to install it
 
 # script: figures that must be there, and arguments that leave out what takes long; others are run as slow tests
@@ -19,6 +21,8 @@ SCRIPTS: dict[str, tuple[set[str], list[str]]] = {
     "selective_scan": ({"selective_scan.forward.L64.E512.threads1", "selective_scan.difference.L64.E512.threads1"}, []),
     "boxes": ({"boxes.end_to_end.N5000.time", "boxes.end_to_end.N5000.memory", "boxes.pile.N5000.time"}, []),
     "boxes_view": ({"boxes_view.picture", "boxes_view.far.p50", "boxes_view.near.p95", "boxes_view.longest"}, []),
+    "viewer": ({f"viewer.large.{kind}.{what}" for kind in ("sync", "async") for what in ("p99", "longest")}, PAUSES),
+    "paint": ({"paint.brush.near", "paint.eraser.far", "paint.polygon.half", "paint.commit"}, []),
     "export": ({"export.boxes.csv.time", "export.all.geojson.time", "export.all.coco.json.memory"}, []),
     "reading": ({f"reading.{kind}.chunk" for kind in ("ome_zarr", "jpeg_tiff", "svs")}, []),
     "seams": ({"seams.recall.scene", "seams.recall_same.scene", "seams.change.mask"}, []),
@@ -56,6 +60,6 @@ def test_a_benchmark_writes_its_figures(script: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", sorted({path.stem for path in HERE.glob("*.py")} - {"figures", Path(__file__).stem}))
+@pytest.mark.parametrize("script", sorted({path.stem for path in HERE.glob("*.py")} - NO_SCRIPTS))
 def test_every_benchmark_runs_with_all_that_it_measures(script: str, tmp_path: Path) -> None:
     check(quick(script, [], tmp_path / "figures.json"), set())

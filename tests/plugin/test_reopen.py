@@ -14,6 +14,7 @@ import tifffile
 from napari_xt.engine.run import predict
 from napari_xt.io.pack import pack
 from napari_xt.io.prediction import open_prediction
+from napari_xt.io.stores.preview import Previews
 from napari_xt.plugin.images.opening import opened
 from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.layers.shown import shown_runs
@@ -198,6 +199,7 @@ def writer(tmp_path: Path) -> Any:
                 process.stdin.flush()  # type: ignore[union-attr]
                 assert process.stdout.readline() == "done\n"  # type: ignore[union-attr]
 
+        commit.kill = process.kill  # type: ignore[attr-defined]
         yield commit
         process.kill()
 
@@ -217,6 +219,31 @@ def test_what_another_process_writes_is_followed(
         qtbot.waitUntil(lambda: np.isfinite(scores.data).sum() > before[1], timeout=LONG_MS)  # noqa: B023
         qtbot.waitUntil(lambda: len(by_role(viewer)["boxes"].data) > before[2], timeout=LONG_MS)  # noqa: B023
     qtbot.wait(50)
+
+
+def test_previews_of_another_process_are_shown(
+    writer: Any, tmp_path: Path, make_napari_viewer: Make, qtbot: QtBot
+) -> None:
+    store = tmp_path / "far.xt.zarr"
+    layout = open_prediction(store).layout
+    first, *_, last = layout.grid.regions()
+    previews = Previews(store, layout)
+    cells = layout.cells(last.inner)
+    previews.put([(last, np.ones(cells.shape, np.uint8))])
+    viewer = make_napari_viewer(show=True)
+    viewer.open(store, plugin="napari-xt")
+    qtbot.waitUntil(lambda: "preview" in by_role(viewer), timeout=LONG_MS)
+    shown = by_role(viewer)["preview"]
+    finest = shown.data[0] if shown.multiscale else shown.data
+    assert (finest[cells.slices] == 1).all()
+    assert (finest[layout.cells(first.inner).slices] > 200).all(), "nothing is known of it"
+    previews.put([(first, np.full(layout.cells(first.inner).shape, 2, np.uint8))])
+    there = finest[layout.cells(first.inner).slices]
+    qtbot.waitUntil(lambda: there.min() == there.max() == 2, timeout=LONG_MS)
+    writer(1)
+    qtbot.waitUntil(lambda: there.max() == 0, timeout=LONG_MS)
+    writer.kill()
+    qtbot.waitUntil(lambda: "preview" not in by_role(viewer), timeout=LONG_MS)
 
 
 def test_following_ends_with_the_layers(writer: Any, tmp_path: Path, make_napari_viewer: Make, qtbot: QtBot) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from qtpy.QtGui import QColor
 
 from napari_xt.engine import plan
 from napari_xt.engine import run as engine
@@ -25,6 +26,7 @@ from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.run import run
 from napari_xt.plugin.view import Follower, visible_box
 from napari_xt.plugin.widgets.run import RunWidget
+from napari_xt.plugin.widgets.shown import ShownPanel
 from plugin_fixtures import Gate, picture
 
 if TYPE_CHECKING:
@@ -56,6 +58,27 @@ def shown(viewer: Any) -> np.ndarray:
     """Return what the layer of the previews holds, nothing where there is none."""
     layer = by_role(viewer).get("preview")
     return np.zeros((0, 0)) if layer is None else np.asarray(layer.data[0] if layer.multiscale else layer.data)
+
+
+def _check_hidden_class(viewer: Any, preview: Any) -> None:
+    """A class that is hidden or coloured in the panel is so in the previews."""
+    panel = ShownPanel(viewer)
+    box = panel.classes.rows["crown"][0]
+    (one,) = (found for found in panel.run.classes if found.name == "crown")
+
+    def color() -> list[float]:
+        return [round(float(share), 3) for share in preview.colormap.color_dict[one.value]]
+
+    before, striped = color(), preview.colormap.color_dict[NONE]
+    assert before[3] == previews.PALE
+    box.setChecked(False)
+    assert color() == [*before[:3], 0.0]
+    panel.classes.recolor(one, QColor(0, 0, 255))
+    assert color() == [0.0, 0.0, 1.0, 0.0]
+    box.setChecked(True)
+    assert color() == [0.0, 0.0, 1.0, previews.PALE]
+    np.testing.assert_array_equal(preview.colormap.color_dict[NONE], striped)
+    panel.deleteLater()
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +113,7 @@ def test_previews_come_before_the_mask_give_way_to_it_and_go(
     corner = layers["preview"].data_to_world((-0.5, -0.5))
     np.testing.assert_allclose(corner, image.data_to_world((-0.5, -0.5)), atol=1e-9)
     qtbot.waitUntil(lambda: np.array_equal(layers["preview"]._slice.image.raw, stored), timeout=LONG_MS)
+    _check_hidden_class(viewer, layers["preview"])
 
     commits.release()
     qtbot.waitUntil(lambda: not shown(viewer)[:FIRST].any(), timeout=LONG_MS)

@@ -245,6 +245,43 @@ def test_what_can_be_known_at_once_is_raised_at_once(
     assert len(viewer.layers) == images
 
 
+class Lazy:
+    """An image that says on which threads its pixels were read."""
+
+    def __init__(self, pixels: Any) -> None:
+        self.pixels, self.threads = pixels, set[str]()
+        self.shape, self.dtype, self.ndim = pixels.shape, pixels.dtype, pixels.ndim
+
+    def __getitem__(self, key: Any) -> Any:
+        self.threads.add(threading.current_thread().name)
+        return self.pixels[key]
+
+
+def test_a_click_reads_no_pixel_on_the_viewers_thread(make_napari_viewer: Make, tmp_path: Path) -> None:
+    viewer = make_napari_viewer()
+    image = Lazy(picture(300, 400))
+    viewer.add_image(image, rgb=True, contrast_limits=(0, 255))
+    image.threads.clear()
+    phases: list[str] = []
+    session_of(viewer).changed.connect(lambda state: phases.append(state.phase))
+    handle = run(viewer, out=tmp_path / "a.xt.zarr", intensity="percentile", skip_background=True)
+    assert not image.threads
+    prediction = handle.wait(LONG)
+    assert list(dict.fromkeys(phases)) == ["starting", "planning", "running", "done"]
+    expected = predict(image.pixels, "canopy", out=tmp_path / "b.xt.zarr", intensity="percentile", skip_background=True)
+    pd.testing.assert_frame_equal(prediction.boxes, expected.boxes)
+
+
+def test_what_only_pixels_tell_the_run_says(make_napari_viewer: Make, tmp_path: Path) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(picture(300, 400))
+    handle = run(viewer, out=tmp_path / "a.xt.zarr", skip_background=True, memory_limit_bytes=1000)
+    with pytest.raises(SettingsError, match="memory_limit_bytes"):
+        handle.wait(LONG)
+    with pytest.raises(SettingsError, match="memory_limit_bytes"):
+        run(viewer, out=tmp_path / "a.xt.zarr", memory_limit_bytes=1000)
+
+
 def test_error_of_the_run_is_told_and_raised_again(make_napari_viewer: Make, tmp_path: Path) -> None:
     from napari.utils.notifications import notification_manager
 

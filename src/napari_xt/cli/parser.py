@@ -77,7 +77,10 @@ def _add_export(verbs: Verbs) -> None:
     export.add_argument("--format", help="where the name does not say it")
     export.add_argument("--what", help="of boxes, mask, regions, probability, with commas (default: what there is)")
     export.add_argument("--source", default="final", help="final (with corrections) or prediction (default: final)")
-    export.add_argument("--threshold", type=float, help="lowest score of a box (default: the run's)")
+    mask = "what a class needs against the background, 0 to 1, to be in the mask (default: the run's, 0.5)"
+    export.add_argument("--mask-threshold", type=float, metavar="SHARE", help=mask)
+    boxes = "lowest score of a box, 0 to 1 (default: the run's)"
+    export.add_argument("--box-threshold", "--threshold", type=float, metavar="SCORE", help=boxes)
     export.add_argument("--flavour", default="qupath", help="of GeoJSON: qupath or map (default: qupath)")
     export.add_argument("--simplify", type=float, default=0.0, help="polygons' tolerance, pixels (default: 0, exact)")
 
@@ -120,7 +123,9 @@ def _add_demo(verbs: Verbs) -> None:
         verbs, "demo", call.demo, "find tree crowns in the bundled aerial image and show them in napari", keeps=True
     )
     demo.add_argument("--size", help="of the image mirrored to WIDTHxHEIGHT pixels, as one window, and no picture")
-    demo.add_argument("--out", help="the store (default: demo.xt.zarr, or demo-WIDTHxHEIGHT.xt.zarr)")
+    demo.add_argument("--tour", action="store_true", help="all there is to see, step by step in napari, some minutes")
+    demo.add_argument("--record", metavar="FILE", help="of the tour: a GIF of the window")
+    demo.add_argument("--out", help="the store (default: demo.xt.zarr, or demo-WIDTHxHEIGHT.xt.zarr; tour: a folder)")
     demo.add_argument("--screenshot", default="demo.png", help="the picture of napari (default: demo.png)")
 
 

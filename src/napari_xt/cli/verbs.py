@@ -68,7 +68,9 @@ def export(chosen: argparse.Namespace) -> int:
     from napari_xt.io.export import export
     from napari_xt.io.prediction import open_prediction
 
-    prediction = open_prediction(chosen.prediction, chosen.threshold)
+    prediction = open_prediction(chosen.prediction).at(
+        mask_threshold=chosen.mask_threshold, box_threshold=chosen.box_threshold
+    )
     settings = {name: getattr(chosen, name) for name in ("format", "source", "flavour", "simplify")}
     with progress(leave=False) as show:
         what = chosen.what.split(",") if chosen.what else None
@@ -244,9 +246,11 @@ def demo(chosen: argparse.Namespace) -> int:
     """Run the bundled model over the bundled scene, and show what came in napari."""
     if chosen.size:
         return _large_demo(chosen.size, chosen.out)
+    if chosen.tour:
+        return _tour(chosen.out or "tour", chosen.record)
+    _check_screen(chosen.screenshot)
     from napari_xt.plugin.demo import SCENE, held_out_quality, show
 
-    _check_screen(chosen.screenshot)
     out = chosen.out or "demo.xt.zarr"
     prediction = _reported(str(SCENE), "canopy", RunSettings(restart=True), out, bar_in_logs=True)
     quality = held_out_quality(prediction)
@@ -255,6 +259,16 @@ def demo(chosen: argparse.Namespace) -> int:
     table([("strip", f"never trained on: {figures} ({counts})")])
     show(prediction, chosen.screenshot, stay="NAPARI_XT_VIRTUAL_SCREEN" not in os.environ)
     table([("picture", chosen.screenshot)])
+    return DONE
+
+
+def _tour(folder: str, record: str | None) -> int:
+    """All that is to be seen, step by step in napari; what comes is written to a folder."""
+    _check_screen(record or folder + "/tour.gif")
+    from napari_xt.plugin.demo import tour
+
+    for step in tour(folder, record, stay="NAPARI_XT_VIRTUAL_SCREEN" not in os.environ):
+        print(f"- {printable(step.text)}", flush=True)
     return DONE
 
 

@@ -6,7 +6,9 @@ Knows the sample and napari; must not know how the prediction came to be.
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,8 @@ from napari_xt.train.evaluate import BoxQuality
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+
+    from napari_xt.plugin.tour import Step
 
 SCENE = Path(str(files("napari_xt") / IMAGE))
 CORNERS = ["y0", "x0", "y1", "x1"]
@@ -66,6 +70,47 @@ def show(prediction: Prediction, screenshot: str | os.PathLike[str], *, stay: bo
         napari.run()
     else:
         viewer.close()
+
+
+def tour(folder: str | os.PathLike[str], record: str | None, *, stay: bool) -> Iterator[Step]:
+    """Take the guided tour in a napari of its own; each step is yielded when it is done.
+
+    Parameters
+    ----------
+    folder
+        Where predictions and exports go; what is there of an earlier tour is replaced.
+    record
+        A GIF file to make of the window.
+    stay
+        Leave napari open until the user closes it.
+    """
+    import napari
+
+    from napari_xt.plugin.recording import Recording
+    from napari_xt.plugin.tour import Tour
+
+    viewer = napari.Viewer(title="napari-xt tour")
+    viewer.window.resize(1280, 720)
+    recording = Recording(viewer)
+    for step in Tour(viewer, fresh(Path(folder)), watch=recording.look if record else lambda: None).steps():
+        if record:
+            recording.hold(step.text)
+        yield step
+    if record:
+        recording.save(record)
+    if stay:
+        napari.run()
+    else:
+        viewer.close()
+
+
+def fresh(folder: Path) -> Path:
+    """The folder, without what an earlier tour has left in it."""
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    for store in folder.glob("*.xt.zarr"):
+        shutil.rmtree(store)
+    return folder
 
 
 def _wait_until_loaded(viewer: Viewer, seconds: float = 60.0) -> None:

@@ -6,6 +6,7 @@ Owns the one policy of when layers are refreshed. Knows layers and stores; must 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Self
 
@@ -15,18 +16,21 @@ from napari.viewer import Viewer
 from napari_xt.engine.events import Event, RegionDone, RunFailed, RunFinished, RunStarted
 from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.io.stores.layout import Status
+from napari_xt.io.stores.preview import UNREADABLE, open_previews
 from napari_xt.plugin.boxes.in_view import follow_camera, insert_quietly
 from napari_xt.plugin.boxes.layer import LayerData, exchange
 from napari_xt.plugin.images.synthetic import synthetic_name
+from napari_xt.plugin.layers.compiled import compiled
 from napari_xt.plugin.layers.hover import tell_regions
 from napari_xt.plugin.layers.overlays import TAG, Overlay, Place, Role, layer_data
-from napari_xt.plugin.layers.previews import PreviewPicture, preview_layer
+from napari_xt.plugin.layers.previews import PreviewPicture, follow_colors, preview_layer
 from napari_xt.plugin.layers.toggle import bind_toggle
 from napari_xt.plugin.layers.views import keep_looks
 
 STATUS = {"final": Status.DONE, "failed": Status.FAILED, "skipped": Status.SKIPPED}
 READ_S = 0.1  # what is new is read at most so often
 REFRESH_S = 0.2  # layers are refreshed at most so often
+REFRESH_SHARE = 5  # and take at most one part in so many of the time
 SHOW_SHARE = 10  # drawing boxes takes at most one part in so many of the time
 
 
@@ -63,6 +67,8 @@ class LiveLayers:
         self._run_id = ""
         self._place: Place | None = None
         self._layers: dict[Role, Layer] | None = None
+        self._lacking = deque[Role]()  # those that are still to be added
+        self._old: dict[str, Layer] = {}  # whose places they take
         self._shown = (0, 0)  # versions of mask and tables
         self._shown_previews = 0
         self._next = self._next_boxes = self._next_read = 0.0
@@ -131,6 +137,26 @@ class LiveLayers:
         self._overlay.read(all=True)
         return set(settled)
 
+    def begin_previews(self) -> None:
+        """Show previews as well, if the one who writes has left any; in the thread that reads."""
+        if self._overlay is None or self._previews is not None:
+            return
+        prediction = self._overlay.prediction
+        try:
+            open_previews(prediction.path, prediction.layout)
+        except UNREADABLE:
+            return
+        self._previews = PreviewPicture(prediction)
+        self._overlay.show_rest(hatched=False)
+        self._lacking.append("preview")
+
+    def read_previews(self, settled: set[tuple[int, int]]) -> None:
+        """Read what all regions but the ``settled`` ones, by row and column, look like on their own."""
+        if self._previews is not None and self._overlay is not None:
+            for region in self._overlay.prediction.layout.grid.regions():
+                self._previews.mark(region, "final" if (region.row, region.col) in settled else "preview")
+            self._previews.read()
+
     def _mark(self, event: RegionDone) -> None:
         if self._overlay is not None and event.kind != "preview":
             self._overlay.mark(event.region, STATUS[event.kind])
@@ -152,55 +178,80 @@ class LiveLayers:
     def show(self, *, now: bool = False) -> None:
         """Bring the layers up to date, unless they have been a moment ago and ``now`` is not asked for."""
         overlay, at = self._overlay, time.monotonic()
-        if overlay is None or (at < self._next and not now):
+        waits = at < self._next or (self._layers is None and not compiled())
+        if overlay is None or (waits and not now):
             return
-        self._next = at + REFRESH_S
         if self._layers is None:
-            self._add(overlay)
+            self._begin(overlay)
+        while self._lacking:
+            self._add_next(overlay)
+            if not now:
+                return
+        self._next = at + REFRESH_S
         mask, tables = self._shown
         if overlay.mask_version != mask:
-            self._refresh("mask")
+            self._refresh("mask", thumbnail=now)
+            self._refresh_corrected()
             mask = overlay.mask_version
         if self._previews is not None and self._previews.version != self._shown_previews:
             self._shown_previews = self._previews.version
-            self._refresh("preview")
+            self._refresh("preview", thumbnail=False)
         if now or (overlay.tables_version != tables and at >= self._next_boxes):
-            self._refresh("scores")
+            self._refresh("scores", thumbnail=now)
             self._show_boxes(overlay, all=now)
             tables = overlay.tables_version
             self._next_boxes = at + SHOW_SHARE * (time.monotonic() - at)
         self._shown = mask, tables
+        self._next = max(self._next, at + REFRESH_SHARE * (time.monotonic() - at))
 
     def end(self) -> None:
         """Bring the layers up to date for the last time; the previews go."""
         self.show(now=True)
+        self.end_previews()
+        if self.prediction is not None and self.there:
+            keep_looks(self._viewer, self.prediction.header, self._layers or {})
+
+    def end_previews(self) -> None:
+        """Take the previews away."""
         self._previews = None
         if (layer := self._there("preview")) is not None:
             self._viewer.layers.remove(layer)
-        if self.prediction is not None and self.there:
-            keep_looks(self._viewer, self.prediction.header, self._layers or {})
 
     def show_again(self) -> None:
         """Put this run's layers back in the place of another run's over the same image."""
         self._layers = None
         self.show(now=True)
 
-    def _add(self, overlay: Overlay) -> None:
-        """Put this run's layers in the place of an earlier run's over the same image."""
-        place = self._place or Place.of_layer(self.image)
-        old = self._earlier()
-        tag = {"run_id": self._run_id, "store": str(overlay.prediction.path), "image": str(self.image.unique_id)}
-        self._shown = overlay.mask_version, overlay.tables_version
-        self._layers = {}
-        for role in overlay.roles:
-            data = layer_data(overlay, role, place, synthetic_name(self.image), tag)
-            self._layers[role] = self._put(data, old.pop(role, None))
+    def _begin(self, overlay: Overlay) -> None:
+        """Let this run's layers take the place of an earlier run's over the same image, one after the other."""
+        self._layers, self._old = {}, self._earlier()
+        self._lacking = deque(overlay.roles)
         if self._previews is not None:
-            self._shown_previews = self._previews.version
-            data = preview_layer(self._previews, overlay.prediction, place, synthetic_name(self.image), tag)
-            self._layers["preview"] = self._put(data, None, below=self._layers["mask"])
-        for layer in old.values():
-            self._viewer.layers.remove(layer)
+            self._lacking.append("preview")
+        self._shown, self._shown_previews = (overlay.mask_version, overlay.tables_version), 0
+
+    def _add_next(self, overlay: Overlay) -> None:
+        """Add one layer: a window that gets several at a time stands still for long."""
+        assert self._layers is not None
+        role, name = self._lacking.popleft(), synthetic_name(self.image)
+        place = self._place or Place.of_layer(self.image)
+        tag = {"run_id": self._run_id, "store": str(overlay.prediction.path), "image": str(self.image.unique_id)}
+        if role != "preview":
+            old = self._old.pop(role, None)
+            data = layer_data(overlay, role, place, name, tag)
+            self._layers[role] = self._put(data, old if old in self._viewer.layers else None)
+        elif self._previews is not None and (mask := self._there("mask")) is not None:
+            data = preview_layer(self._previews, overlay.prediction, place, name, tag)
+            self._layers[role] = self._put(data, None, below=mask)
+            follow_colors(self._layers[role], mask)
+        if not self._lacking:
+            self._end_adding(overlay)
+
+    def _end_adding(self, overlay: Overlay) -> None:
+        for layer in self._old.values():
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+        self._old = {}
         self._show_boxes(overlay, all=True)
         tell_regions(self._viewer)
         bind_toggle(self._viewer)
@@ -230,8 +281,13 @@ class LiveLayers:
         insert_quietly(self._viewer, layer, place)
         return layer
 
-    def _refresh(self, role: Role) -> None:
+    def _refresh(self, role: Role, *, thumbnail: bool) -> None:
         if (layer := self._there(role)) is not None:
+            layer.refresh(extent=False, thumbnail=thumbnail, highlight=False)
+
+    def _refresh_corrected(self) -> None:
+        """The layers that show the corrected mask show what arrives below the corrections."""
+        for layer in corrected_layers(self._viewer, self._layers or {}):
             layer.refresh(extent=False)
 
     def _show_boxes(self, overlay: Overlay, *, all: bool) -> None:
@@ -242,6 +298,15 @@ class LiveLayers:
     def _there(self, role: Role) -> Layer | None:
         layer = (self._layers or {}).get(role)
         return layer if layer in self._viewer.layers else None
+
+
+def corrected_layers(viewer: Viewer, layers: Mapping[Role, Layer]) -> list[Layer]:
+    """The layers of a viewer that show the corrected mask of a run with these ``layers``."""
+    if (mask := layers.get("mask")) is None:
+        return []
+    store = mask.metadata[TAG]["store"]
+    tags = ((layer, layer.metadata.get(TAG, {})) for layer in viewer.layers)
+    return [layer for layer, tag in tags if tag.get("role") == "final" and tag.get("store") == store]
 
 
 def kind(layer: Layer) -> str:

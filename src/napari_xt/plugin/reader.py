@@ -27,8 +27,8 @@ from napari_xt.plugin.boxes.layer import LayerData
 from napari_xt.plugin.images.filling import Filling, coarsest, is_heavy
 from napari_xt.plugin.images.level import Level, is_colour
 from napari_xt.plugin.images.opening import opened
-from napari_xt.plugin.layers.adopt import Made, adopt_soon
-from napari_xt.plugin.layers.overlays import Overlay, Place, layer_data
+from napari_xt.plugin.layers.adopt import Made, adopt_soon, new_overlay
+from napari_xt.plugin.layers.overlays import Place, layer_data
 from napari_xt.plugin.preferences import use_cache_folder
 from napari_xt.plugin.runs.reopen import find_image
 
@@ -116,7 +116,7 @@ def prediction_layers(prediction: Prediction) -> list[LayerData]:
     shown = whole or [_overview(prediction)]
     name = str(shown[0][1]["name"]).removesuffix(" - overview")
     place = Place.of_frame(prediction.layout.frame)
-    made = Made(Overlay(prediction), shown, bool(whole), uuid4().hex)
+    made = Made(new_overlay(prediction), shown, bool(whole), uuid4().hex)
     tag = {"run_id": "", "store": str(prediction.path), "image": made.token}
     layers = [layer_data(made.overlay, role, place, name, tag) for role in made.overlay.roles]
     adopt_soon(made)

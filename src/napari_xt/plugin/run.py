@@ -9,30 +9,34 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from napari_xt.engine.events import Event, Notice
 from napari_xt.engine.focus import Focus
 from napari_xt.engine.plan import Model, Plan, plan
+from napari_xt.engine.seen import seen_region
 from napari_xt.engine.settings import RunSettings
 from napari_xt.engine.unfinished import Unfinished, unfinished
-from napari_xt.errors import ImageNotFoundError, SettingsError, XTError
+from napari_xt.errors import XTError
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.prediction import Prediction
 from napari_xt.model.zoo import ModelInfo, describe, find_model
-from napari_xt.plugin.session import RunState, Session
+from napari_xt.plugin.runs.named import image_layers
+from napari_xt.plugin.session import Planning, RunState, Session
 
 if TYPE_CHECKING:
+    import numpy as np
     from napari.layers import Layer
     from napari.viewer import Viewer
+    from numpy.typing import NDArray
 
     from napari_xt.plugin._thread import Pull
     from napari_xt.plugin.live import LiveLayers
     from napari_xt.plugin.runs.activity import Activity
     from napari_xt.plugin.view import Follower
 
+UNLIMITED: Final = 2**62  # bytes
 KEEP: Final = "features"  # who looks at a result switches the context on and off
 _sessions: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
 _activities: WeakKeyDictionary[Viewer, Activity] = WeakKeyDictionary()  # as long as the viewer
@@ -73,7 +77,7 @@ def run(
     from napari_xt.plugin.view import plain
 
     viewer = plain(viewer)
-    layers = _image_layers(viewer, image)
+    layers = image_layers(viewer, image)
     return start(viewer, layers, Job(model, wanted(viewer, layers, options), out))
 
 
@@ -85,22 +89,50 @@ def start(viewer: Viewer, layers: Sequence[Layer], job: Job) -> RunHandle:
     XTError
         As `run` does.
     """
-    planned(layers, job.model, job.settings)
+    check(layers, job.model, job.settings)
     return RunHandle(viewer, layers, session_of(viewer), job)
 
 
 def session_of(viewer: Viewer) -> Session:
     """The runs of ``viewer``."""
+    from napari_xt.plugin.layers.compiled import compile_ahead
     from napari_xt.plugin.runs.activity import Activity
 
     if viewer not in _sessions:
+        compile_ahead()
         _sessions[viewer] = Session()
         _activities[viewer] = Activity(_sessions[viewer])
     return _sessions[viewer]
 
 
+def check(layers: Sequence[Layer], model: Model | str | os.PathLike[str], settings: RunSettings) -> None:
+    """Refuse what is known to be impossible without a look at a pixel: quick enough for the viewer's thread.
+
+    What only pixels tell (limits of intensity, what is background, and with it the memory) the run itself says.
+
+    Raises
+    ------
+    XTError
+        As `run` would.
+    """
+    known = _known(model, layers)
+    skips = known.config.skip_background if settings.skip_background is None else settings.skip_background
+    by_range = settings.intensity in (None, "percentile")
+    planned(
+        layers,
+        known,
+        replace(
+            settings,
+            intensity="range" if by_range else settings.intensity,
+            memory_limit_bytes=UNLIMITED if skips else settings.memory_limit_bytes,
+            skip_background=False,
+            reuse="no",
+        ),
+    )
+
+
 def planned(layers: Sequence[Layer], model: Model | str | os.PathLike[str], settings: RunSettings) -> Plan:
-    """What a run over the layers of one image would do: the pre-flight card. Imports no torch.
+    """What a run over the layers of one image would do: the pre-flight card; reads pixels, imports no torch.
 
     Raises
     ------
@@ -108,11 +140,17 @@ def planned(layers: Sequence[Layer], model: Model | str | os.PathLike[str], sett
         As `run` would.
     """
     from napari_xt.plugin.images.channels import image_of
+
+    return plan(image_of(layers), _known(model, layers), replace(settings, keep=settings.keep or KEEP))
+
+
+def _known(model: Model | str | os.PathLike[str], layers: Sequence[Layer]) -> Model:
+    """What is known of a model without its weights; refused where it is a synthetic one and the image is not."""
     from napari_xt.plugin.images.synthetic import refuse_real
 
     known = describe(find_model(model)) if isinstance(model, (str, os.PathLike)) else model
     refuse_real(known, layers[0])
-    return plan(image_of(layers), known, replace(settings, keep=settings.keep or KEEP))
+    return known
 
 
 def preflight(
@@ -132,6 +170,25 @@ def preflight(
     opened = open_image(image, pixel_size=settings.pixel_size, plane=settings.plane)
     try:
         return made, unfinished(opened, model, settings, made, out)
+    finally:
+        if not isinstance(image, Image):
+            opened.close()
+
+
+def seen(layers: Sequence[Layer], made: Plan, settings: RunSettings, at: tuple[float, float]) -> NDArray[np.uint8]:
+    """The region at a place, ``(y, x)`` in level-0 px, as the model would see it; reads pixels, so best in a thread.
+
+    Raises
+    ------
+    XTError
+        As `seen_region` does.
+    """
+    from napari_xt.plugin.images.channels import image_of
+
+    image = image_of(layers)
+    opened = open_image(image, pixel_size=settings.pixel_size, plane=settings.plane)
+    try:
+        return seen_region(opened, made, at)
     finally:
         if not isinstance(image, Image):
             opened.close()
@@ -259,7 +316,10 @@ class RunHandle:
         """Wait no more."""
         self._session.end(self.state, None)
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event | Planning) -> None:
+        if isinstance(event, Planning):
+            self._session.take(self.state, event)
+            return
         self._live.show()
         if self._follower is not None:
             self._follower.look()
@@ -276,13 +336,17 @@ class RunHandle:
             _notify(error)
 
 
-def _events(live: LiveLayers, layers: Sequence[Layer], job: Job, focus: Focus) -> Iterator[Event]:
+def _events(live: LiveLayers, layers: Sequence[Layer], job: Job, focus: Focus) -> Iterator[Event | Planning]:
     """The run itself, in its own thread: loading the model imports torch, and the layers' pixels are read here."""
     from napari_xt.engine.run import stream
+    from napari_xt.model.checkpoint import load_model
+    from napari_xt.model.xt import XT
     from napari_xt.plugin.images.channels import image_of
 
+    model = job.model if isinstance(job.model, XT) else load_model(job.model)
+    yield Planning()
     try:
-        for event in stream(image_of(layers), job.model, job.settings, out=job.out, focus=focus):
+        for event in stream(image_of(layers), model, job.settings, out=job.out, focus=focus):
             live.read(event)
             yield event
     finally:
@@ -322,62 +386,3 @@ def wanted(viewer: Viewer, layers: Sequence[Layer], options: dict[str, object]) 
     if settings.plane is None and (plane := plane_in_view(plain(viewer), layers[0], axes_of(layers[0]))):
         return RunSettings.merged(settings, {"plane": plane})
     return settings
-
-
-def _image_layers(
-    viewer: Viewer, image: Layer | str | os.PathLike[str] | Sequence[Layer | str] | None
-) -> tuple[Layer, ...]:
-    """The layers that ``image`` stands for."""
-    if isinstance(image, (list, tuple)) and image:
-        return tuple(_image_layer(viewer, one) for one in image)
-    return (_image_layer(viewer, image),)
-
-
-def _image_layer(viewer: Viewer, image: Layer | str | os.PathLike[str] | None) -> Layer:
-    """The layer that ``image`` stands for; a path is opened."""
-    from napari_xt.plugin.live import is_image
-
-    if image is None:
-        return _active_image(viewer)
-    if isinstance(image, (str, os.PathLike)):
-        text = os.fspath(image)
-        if text in viewer.layers:
-            image = viewer.layers[text]
-        elif "://" in text or Path(text).expanduser().exists() or len(Path(text).parts) > 1:
-            return _opened(viewer, text)
-        else:
-            names = ", ".join(layer.name for layer in viewer.layers if is_image(layer)) or "none"
-            raise ImageNotFoundError(text, "there is no such layer and no such file", f"image layers: {names}")
-    if not is_image(image):
-        raise SettingsError(f"layer {image}", "is no image that can be run", "choose an image layer")
-    return image
-
-
-def _active_image(viewer: Viewer) -> Layer:
-    from napari_xt.plugin.live import is_image
-
-    images = [layer for layer in viewer.layers if is_image(layer)]
-    active = viewer.layers.selection.active
-    if active in images:
-        return active
-    if len(images) == 1:
-        return images[0]
-    why = "there is no image layer" if not images else "several image layers, none of them active"
-    raise SettingsError("image", why, "open an image first" if not images else "select one or name it")
-
-
-def _opened(viewer: Viewer, path: str) -> Layer:
-    """The first layer of the image at ``path``, opened unless it is there already."""
-    from napari.layers import Layer as AnyLayer
-
-    from napari_xt.plugin.reader import NO_LAYERS, read_layers
-
-    absolute = path if "://" in path else str(Path(path).expanduser().absolute())
-    for layer in viewer.layers:
-        if layer.metadata.get("path") == absolute:
-            return layer
-    found = read_layers(path)
-    if found is NO_LAYERS:
-        raise SettingsError(path, "its decoding was stopped", "run again to go on with it")
-    layers = [viewer.add_layer(AnyLayer.create(*data)) for data in found]
-    return layers[0]

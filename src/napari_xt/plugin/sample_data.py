@@ -1,4 +1,4 @@
-"""Samples: a real aerial image with the tree crowns that people drew in it, its mirror images, and what is made up.
+"""Samples: a real aerial image with the crowns that people drew in it, its mirror images, a slide, what is made up.
 
 Knows where the files lie and how large the slide is; must not know Qt, models or runs.
 """
@@ -13,13 +13,21 @@ import pandas as pd
 from napari_xt.io.computed.mirrored import mirrored_scene
 from napari_xt.io.computed.nuclei import PIXEL_UM, nuclei
 from napari_xt.io.computed.synthetic import MASK, NEIGHBOURHOOD, REGION_PX, SyntheticSlide
+from napari_xt.io.download import Remote
 from napari_xt.io.image import open_image
 from napari_xt.plugin.boxes.layer import LayerData, outlines, rectangles
+from napari_xt.plugin.images.download import downloaded
 from napari_xt.plugin.layers.overlays import CLASS_COLORS, Place, mask_style
-from napari_xt.plugin.reader import image_layers
+from napari_xt.plugin.reader import image_layers, read_layers
 
 IMAGE, CROWNS = "samples/yellowstone.ome.tif", "samples/yellowstone.csv"
 MOSAIC = (25_000, 29_000)  # px
+WHOLE_SLIDE = Remote(
+    "https://openslide.cs.cmu.edu/download/openslide-testdata/Aperio/CMU-1.svs",
+    177_552_579,
+    "00a3d54482cd707abf254fe69dccc8d06b8ff757a1663f1290c23418c480eb30",
+    "CC0",
+)
 SLIDE_PX = 8 * NEIGHBOURHOOD * REGION_PX  # 8 x 8 neighbourhoods
 
 
@@ -56,3 +64,8 @@ def fluorescence() -> list[LayerData]:
     limits = (float(picture.min()), float(np.percentile(picture, 99.9)))
     style = {"name": "synthetic nuclei", "colormap": "gray", "contrast_limits": limits, **place}
     return [(picture, style, "image"), (truth, {"name": "synthetic truth", "visible": False, **place}, "labels")]
+
+
+def whole_slide() -> list[LayerData]:
+    """A public whole slide (OpenSlide's test data), downloaded the first time."""
+    return read_layers(downloaded(WHOLE_SLIDE))

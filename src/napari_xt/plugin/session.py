@@ -16,8 +16,13 @@ from napari_xt.engine.card import duration
 from napari_xt.engine.events import Event, Notice, RunFailed, RunFinished, RunStarted, StageProgress, Summary
 from napari_xt.engine.plan import Plan
 
-Phase = Literal["queued", "starting", "running", "stopping", "done", "stopped", "failed"]
+Phase = Literal["queued", "starting", "planning", "running", "stopping", "done", "stopped", "failed"]
 OVER: tuple[Phase, ...] = ("done", "stopped", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """The model is loaded, and the image is being looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,11 @@ class RunState:
         """Whether nothing more will happen."""
         return self.phase in OVER
 
-    def take(self, event: Event) -> None:
+    def take(self, event: Event | Planning) -> None:
         """Go on by one event."""
-        if isinstance(event, RunStarted):
+        if isinstance(event, Planning):
+            self.phase = "planning" if self.phase == "starting" else self.phase
+        elif isinstance(event, RunStarted):
             self.run_id, self.out, self.plan = event.run_id, event.out, event.plan
             self.done, self.total = event.done, event.plan.regions
             self._begin = event.done, event.seconds
@@ -141,7 +148,7 @@ class Session:
         self.changed.emit(state)
         return state
 
-    def take(self, state: RunState, event: Event) -> None:
+    def take(self, state: RunState, event: Event | Planning) -> None:
         """Go on with a run by one event."""
         state.take(event)
         self.changed.emit(state)
@@ -177,6 +184,8 @@ def _words(state: RunState) -> str:
         return f"{state.name}: waits for its turn"
     if state.phase == "starting":
         return f"{state.name}: loading {'PyTorch' if state.loads_torch else 'the model'}"
+    if state.phase == "planning":
+        return f"{state.name}: planning, looking at the image"
     if state.phase == "failed":
         return f"{state.name}: failed: {state.error}"
     if state.phase == "done":

@@ -12,7 +12,9 @@ from napari_xt.errors import SettingsError
 from napari_xt.io.export import export
 from napari_xt.io.exports.wanted import What
 from napari_xt.plugin.boxes.layer import LayerData
+from napari_xt.plugin.images.watch import open_viewers
 from napari_xt.plugin.layers.overlays import TAG
+from napari_xt.plugin.tables.seen import Thresholds
 
 _SHOWN: dict[str, What] = {"mask": "mask", "boxes": "boxes", "scores": "regions"}
 
@@ -39,7 +41,9 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     if len(stores) != 1:
         why = "the layers are of several runs" if stores else "none of the layers is of a run"
         raise SettingsError(path, why, "select the xT layers of one run")
-    return [str(export(stores.pop(), path, what=[_SHOWN[str(tag["role"])] for tag in tags]))]
+    store, what = stores.pop(), [_SHOWN[str(tag["role"])] for tag in tags]
+    seen = _thresholds(store)
+    return [str(export(store, path, what=what, mask_threshold=seen.mask, box_threshold=seen.boxes))]
 
 
 def shown_store(viewer: Any, image: Any = None) -> str | None:
@@ -53,6 +57,14 @@ def shown_store(viewer: Any, image: Any = None) -> str | None:
     if over:
         return str(over[0].metadata[TAG]["store"])
     return stores.pop() if len(stores) == 1 else None
+
+
+def _thresholds(store: str) -> Thresholds:
+    """Those with which the first viewer that shows a prediction does so."""
+    from napari_xt.plugin.layers.shown import thresholds_in
+
+    every = (thresholds_in(viewer, store) for viewer in open_viewers())
+    return next((found for found in every if found != Thresholds()), Thresholds())
 
 
 def _tag(meta: Mapping[str, Any], kind: str) -> Mapping[str, object] | None:

@@ -67,8 +67,7 @@ def test_the_mask_follows_its_slider_and_its_counts_too(
     before, count = mask.data[-1].copy(), shown.classes.rows["a"][2].text()
     for value in (0.6, 0.9, 0.7):
         shown.mask_threshold.setValue(value)
-    composed = overlay_of(mask).composed
-    expected = composed._compose(np.arange(SHAPE[0])[::2], np.arange(SHAPE[1])[::2]).at(0.7)
+    expected = overlay_of(mask).prediction.at(mask_threshold=0.7).mask[-1][:]
     qtbot.waitUntil(lambda: np.array_equal(mask.data[-1], expected), timeout=LONG_MS)
     qtbot.waitUntil(lambda: shown.classes.rows["a"][2].text() != count, timeout=LONG_MS)
     assert np.count_nonzero(mask.data[-1]) < np.count_nonzero(before)

@@ -22,6 +22,7 @@ from napari_xt.plugin.boxes import layer as boxes
 from napari_xt.plugin.boxes.density import Pyramid, density
 from napari_xt.plugin.boxes.layer import box_colors, color_by, line_style, set_boxes
 from napari_xt.plugin.boxes.table import BoxTable, ColorBy
+from napari_xt.plugin.layers.moved import moved
 from napari_xt.plugin.layers.overlays import TAG, Place
 from napari_xt.plugin.view import FLAT, plain, seen
 
@@ -120,6 +121,8 @@ class BoxesInView:
             self._recolor(color_by)
         self._set(self.table)
         self._ask(0)
+        if threshold is not None:
+            moved.thresholds.emit()
 
     def select(self, ids: Iterable[int]) -> None:
         """Select boxes by id, those that are drawn now and those that will be."""

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_xt.geometry import Box
+from napari_xt.io.stores.tables import class_codes
 
 ColorBy = Literal["one", "class", "score"]
 Kept = NDArray[np.bool_]
@@ -65,7 +66,7 @@ class BoxTable:
         shape: tuple[int, int],
     ) -> Self:
         """The columns of ``prediction.boxes`` at any score; ``colors`` of the classes, red to alpha, 0..255."""
-        codes = pd.Categorical(boxes["class"], categories=list(names)).codes.astype(np.int64)
+        codes = class_codes(boxes["class"], names)
         edges = np.stack([boxes[name].to_numpy(np.float64) for name in EDGES])
         shares = np.array(colors, np.float64).reshape(-1, 4) / 255
         scores = boxes["score"].to_numpy(np.float32)

@@ -6,10 +6,12 @@ Joins layers, their image and how they were looked at; must not know Qt, widgets
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_xt.errors import XTError
 from napari_xt.plugin.images.watch import open_viewers
 from napari_xt.plugin.layers.overlays import TAG, Overlay, Place
 from napari_xt.plugin.layers.views import keep_looks, restore
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
+    from napari_xt.io.prediction import Prediction
     from napari_xt.plugin.boxes.layer import LayerData
 
+AT_ONCE_BYTES = 2 << 20  # of a journal that is read while the viewer waits: some 40 ms
+FILLED_AFTER_S = 0.05  # tables are asked for so often
 LOOKED_FOR_S = (0.0, 0.3, 2.0)  # so long after it was read a prediction's layers are looked for
 
 
@@ -37,10 +42,26 @@ class Made:
     token: str
 
 
+def new_overlay(prediction: Prediction) -> Overlay:
+    """What a prediction's layers show; a large one is empty until `adopt_soon` has had it filled."""
+    return Overlay(prediction, filled=not (open_viewers() and prediction.journal_bytes > AT_ONCE_BYTES))
+
+
 def adopt_soon(made: Made) -> None:
     """Take care of the layers once they are in a viewer; nothing where there is none."""
+    if not made.overlay.filled:
+        threading.Thread(target=_fill, args=(made.overlay,), name="napari-xt-tables", daemon=True).start()
     if open_viewers():
         _later(made, LOOKED_FOR_S)
+
+
+def _fill(overlay: Overlay) -> None:
+    try:
+        overlay.fill()
+    except XTError as error:
+        from napari.utils.notifications import show_error
+
+        show_error(str(error))
 
 
 def _later(made: Made, times: Sequence[float]) -> None:
@@ -65,7 +86,6 @@ def _own(viewer: Viewer, made: Made) -> dict[Any, Layer]:
 
 
 def _adopt(viewer: Viewer, made: Made, layers: dict[Any, Layer]) -> None:
-    from napari_xt.plugin.boxes.in_view import follow_camera
     from napari_xt.plugin.layers.hover import tell_regions
     from napari_xt.plugin.layers.toggle import bind_toggle
 
@@ -77,13 +97,40 @@ def _adopt(viewer: Viewer, made: Made, layers: dict[Any, Layer]) -> None:
         for layer in layers.values():
             layer.metadata = {**layer.metadata, TAG: {**layer.metadata[TAG], "image": str(image.unique_id)}}
     alone = len(viewer.layers) == len(sources) + len(layers)
-    if "boxes" in layers:
-        follow_camera(viewer, layers["boxes"], made.overlay.table)
     tell_regions(viewer)
     bind_toggle(viewer)
-    restore(viewer, view_of(prediction.header), layers, alone=alone)
-    keep_looks(viewer, prediction.header, layers)
-    _follow(viewer, made.overlay, image or next(iter(layers.values())), layers)
+    view = view_of(prediction.header)
+    restore(viewer, {**view, "thresholds": {}}, layers, alone=alone)
+    _filled(viewer, made.overlay, image, layers, view)
+
+
+def _filled(
+    viewer: Viewer,
+    overlay: Overlay,
+    image: Layer | None,
+    layers: dict[Any, Layer],
+    view: Mapping[str, Any],
+    *,
+    late: bool = False,
+) -> None:
+    """Show what is in the tables, once they are there."""
+    from napari_xt.plugin._loop import on_viewer_thread
+    from napari_xt.plugin.boxes.in_view import follow_camera
+
+    layers = {role: layer for role, layer in layers.items() if layer in viewer.layers}
+    if not layers or viewer not in open_viewers():
+        return
+    if not overlay.filled:
+        on_viewer_thread(lambda: _filled(viewer, overlay, image, layers, view, late=True), FILLED_AFTER_S)
+        return
+    for role, layer in layers.items():
+        if late and role != "boxes":
+            layer.refresh(extent=False)
+    if "boxes" in layers:
+        follow_camera(viewer, layers["boxes"], overlay.table)
+    restore(viewer, {"thresholds": view.get("thresholds", {})}, layers, alone=False)
+    keep_looks(viewer, overlay.prediction.header, layers)
+    _follow(viewer, overlay, image or next(iter(layers.values())), layers)
 
 
 def _follow(viewer: Viewer, overlay: Overlay, image: Layer, layers: dict[Any, Layer]) -> None:

@@ -102,10 +102,19 @@ def show_difference(
 
 def hide_difference(viewer: Viewer) -> bool:
     """Remove the layer again; whether there was one."""
-    there = [layer for layer in viewer.layers if layer.metadata.get(TAG, {}).get("role") == ROLE]
+    there = [layer for layer in viewer.layers if _is_difference(layer)]
     for layer in there:
         viewer.layers.remove(layer)
     return bool(there)
+
+
+def shown_difference(viewer: Viewer) -> bool:
+    """Whether there is such a layer."""
+    return any(_is_difference(layer) for layer in viewer.layers)
+
+
+def _is_difference(layer: Layer) -> bool:
+    return bool(layer.metadata.get(TAG, {}).get("role") == ROLE)
 
 
 def _put(viewer: Viewer, data: LayerData) -> Layer:

@@ -7,42 +7,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xt.geometry import Region
+from napari_xt.geometry import Box, Region
+from napari_xt.io.computed.array import ComputedArray
 from napari_xt.io.prediction import Prediction
 from napari_xt.io.stores.layout import Status
+from napari_xt.io.thresholds import RUN_THRESHOLD, Bytes, Places, Sides, Weighing
 
-RUN_THRESHOLD = 0.5  # of a class against the background: the largest of both, what is stored
 UNKNOWN, FAILED = 255, 254  # values of stripes: not computed (in dots: skipped), failed
 PERIOD, STRIPE = 16, 4  # pixels of a level
+TILE = 2 * PERIOD  # all hatchings repeat after so many
 NAMES = {UNKNOWN: "not computed", FAILED: "failed"}
 
-Bytes = NDArray[np.uint8]
-Rows = NDArray[np.intp]
 Part = tuple[slice, slice]
-
-
-class Sides(NamedTuple):
-    """The likeliest class but the background, uint8, and its share of what both have, float32 0..1."""
-
-    best: Bytes
-    share: NDArray[np.float32]
-
-    def at(self, threshold: float) -> Bytes:
-        """The mask: ``best`` where its share is above ``threshold``, else 0; at 0.5 the largest of all classes."""
-        return np.where(self.share > np.float32(threshold), self.best, np.uint8(0))
-
-    def part(self, part: Part) -> Sides:
-        """Those of a part."""
-        return Sides(self.best[part], self.share[part])
-
-    def put(self, part: Part, sides: Sides) -> None:
-        """Take others in a part."""
-        self.best[part], self.share[part] = sides
 
 
 class ComposedMask:
@@ -68,9 +50,8 @@ class ComposedMask:
 
     def __init__(self, prediction: Prediction) -> None:
         layout = prediction.layout
-        self._stored, self._probability = prediction.mask, prediction.probability
-        self._stride, self._side = layout.stride, layout.grid.region_px
-        self._roi = _roi(prediction)
+        self._stored = prediction.mask
+        self._weighing = Weighing(layout, prediction.header.plan, prediction.probability)
         self.threshold = RUN_THRESHOLD
         self.states: Bytes = np.full(layout.grid.shape, Status.NOT_YET, np.uint8)
         self.hides_rest = False
@@ -100,7 +81,7 @@ class ComposedMask:
         with self._lock:
             for sides in (self._sides, self._coming):
                 if sides is not None:
-                    sides.put(part, self._compose(*self._places(part, self._coarsest)))
+                    sides.put(part, self._weighing.sides(*self._places(part, self._coarsest)))
             self._draw(part)
 
     def recompose(self, outdated: Callable[[], bool] = lambda: False) -> bool:
@@ -120,7 +101,7 @@ class ComposedMask:
         self._coming = Sides(np.zeros(shape, np.uint8), np.zeros(shape, np.float32))
         for part in self.parts():
             with self._lock:
-                self._coming.put(part, self._compose(*self._places(part, self._coarsest)))
+                self._coming.put(part, self._weighing.sides(*self._places(part, self._coarsest)))
         with self._lock:
             self._sides, self._coming = self._coming, None
 
@@ -145,7 +126,7 @@ class ComposedMask:
         if self.threshold == RUN_THRESHOLD:
             pixels: Bytes = np.array(self._stored[index][part])
         else:
-            pixels = self._blanked(self._compose(rows, cols).at(self.threshold), rows, cols)
+            pixels = self._blanked(self._weighing.sides(rows, cols), rows, cols)
         return self._hatched(pixels, part, rows, cols)
 
     def _draw(self, part: Part) -> None:
@@ -155,89 +136,41 @@ class ComposedMask:
             self.levels[-1][part] = self.read(index, part)
             return
         rows, cols = self._places(part, index)
-        pixels = self._blanked(self._sides.part(part).at(self.threshold), rows, cols)
+        pixels = self._blanked(self._sides.part(part), rows, cols)
         self.levels[-1][part] = self._hatched(pixels, part, rows, cols)
 
-    def _places(self, part: Part, index: int) -> tuple[Rows, Rows]:
+    def _places(self, part: Part, index: int) -> tuple[Places, Places]:
         """The run pixels of a part of a level."""
         height, width = self._stored[index].shape
         return np.arange(height)[part[0]] << index, np.arange(width)[part[1]] << index
 
-    def _compose(self, rows: Rows, cols: Rows) -> Sides:
-        """What `io.mask.mask_from_probability` weighs, at these run pixels, in the same whole numbers."""
-        assert self._probability is not None
-        height, width = self._probability.shape[1:]
-        y, x = _between(rows, self._stride, height), _between(cols, self._stride, width)
-        if not rows.size or not cols.size:
-            return Sides(np.zeros((rows.size, cols.size), np.uint8), np.zeros((rows.size, cols.size), np.float32))
-        y0, x0 = int(y[0][0]), int(x[0][0])
-        cells = np.asarray(self._probability[:, y0 : int(y[1][-1]) + 1, x0 : int(x[1][-1]) + 1])
-        dtype = np.int16 if 255 * (2 * self._stride) ** 2 < 2**15 else np.int32
-        planes = (_blended(_blended(plane.astype(dtype), y, y0).T, x, x0).T for plane in cells)
-        background = next(planes)
-        best, top = np.zeros(background.shape, np.uint8), np.zeros_like(background)
-        for value, plane in enumerate(planes, start=1):
-            np.copyto(best, np.uint8(value), where=plane > top)
-            top = np.maximum(top, plane)
-        total = np.maximum(top.astype(np.float32) + background, 1)
-        return Sides(best, top / total)
+    def _blanked(self, sides: Sides, rows: Places, cols: Places) -> Bytes:
+        return self._weighing.blank(sides.at(self.threshold), rows, cols, self.states)
 
-    def _blanked(self, pixels: Bytes, rows: Rows, cols: Rows) -> Bytes:
-        """Without what lies outside the region of interest and in regions that are not done."""
-        y0, x0, y1, x1 = self._roi
-        pixels[(rows < y0) | (rows >= y1)] = 0
-        pixels[:, (cols < x0) | (cols >= x1)] = 0
-        states = self._states(rows, cols)
-        if (states != Status.DONE).any():
-            pixels[self._spread(states != Status.DONE, rows, cols)] = 0
-        return pixels
-
-    def _hatched(self, pixels: Bytes, part: Part, rows: Rows, cols: Rows) -> Bytes:
+    def _hatched(self, pixels: Bytes, part: Part, rows: Places, cols: Places) -> Bytes:
         """With a pattern over regions that are not done; in the pixels of the level, so that it is seen at any zoom."""
-        states = self._states(rows, cols)
-        for status in np.unique(states):
+        states = self._weighing.near(self.states, rows, cols)
+        found = np.unique(states)
+        for status in found:
             if status == Status.DONE or (self.hides_rest and status in (Status.NOT_YET, Status.PREVIEW)):
                 continue
-            there = self._spread(states == status, rows, cols)
-            there &= pattern(Status(status), pixels.shape, part[0].start or 0, part[1].start or 0)
-            pixels[there] = FAILED if status == Status.FAILED else UNKNOWN
+            there = pattern(Status(status), pixels.shape, part[0].start or 0, part[1].start or 0)
+            if len(found) > 1:
+                there = there & self._weighing.spread(states == status, rows, cols)
+            np.copyto(pixels, FAILED if status == Status.FAILED else UNKNOWN, where=there)
         return pixels
 
-    def _states(self, rows: Rows, cols: Rows) -> Bytes:
-        """Those of the regions that a part touches."""
-        if not rows.size or not cols.size:
-            return self.states[:0, :0]
-        (top, left), (bottom, right) = (np.array([rows[i], cols[i]]) // self._side for i in (0, -1))
-        return self.states[top : bottom + 1, left : right + 1]
 
-    def _spread(self, chosen: NDArray[np.bool_], rows: Rows, cols: Rows) -> NDArray[np.bool_]:
-        """Regions, as `_states` gives them, as pixels."""
-        y, x = rows // self._side, cols // self._side
-        spread: NDArray[np.bool_] = chosen[y - y[0]][:, x - x[0]]
-        return spread
-
-
-class ComposedLevel:
+class ComposedLevel(ComputedArray):
     """A level of a `ComposedMask`, read lazily: uint8 ``(y, x)``."""
-
-    ndim, dtype = 2, np.dtype(np.uint8)
 
     def __init__(self, composed: ComposedMask, index: int) -> None:
         stored = composed._stored[index]  # noqa: SLF001 - its other half
-        self.composed, self._index = composed, index
-        self.shape, self.chunks, self.size = stored.shape, stored.chunks, stored.size
+        super().__init__(stored.shape, self._pixels)
+        self.chunks, self.composed, self._index = stored.chunks, composed, index
 
-    def __getitem__(self, key: Any) -> Any:
-        keys = list(key) if isinstance(key, tuple) else [key]
-        if (gap := next((i for i, k in enumerate(keys) if k is Ellipsis), None)) is not None:
-            keys[gap : gap + 1] = [slice(None)] * (3 - len(keys))
-        keys += [slice(None)] * (2 - len(keys))
-        part = [_plain(k, n) for k, n in zip(keys, self.shape, strict=True)]
-        pixels = self.composed.read(self._index, (part[0], part[1]))
-        return pixels[tuple(slice(None, None, k.step) if isinstance(k, slice) else 0 for k in keys)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype)
+    def _pixels(self, box: Box) -> Bytes:
+        return self.composed.read(self._index, box.slices)
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -248,43 +181,18 @@ class ComposedLevel:
 
 def pattern(status: Status, shape: tuple[int, ...], y0: int, x0: int) -> NDArray[np.bool_]:
     """The hatching of a part that starts at ``(y0, x0)``: stripes, crossed where it failed, dots where skipped."""
-    y, x = np.arange(y0, y0 + shape[0])[:, None], np.arange(x0, x0 + shape[1])
-    rising = (y + x) % PERIOD < STRIPE
+    height, width = shape
+    tile = np.roll(_tile(status), (-y0, -x0), (0, 1))
+    return np.tile(tile, (-(-height // TILE), -(-width // TILE)))[:height, :width]
+
+
+@cache
+def _tile(status: Status) -> NDArray[np.bool_]:
+    """What the hatching repeats."""
+    y, x = np.arange(TILE)[:, None], np.arange(TILE)
+    rising: NDArray[np.bool_] = (y + x) % PERIOD < STRIPE
     if status == Status.FAILED:
         return rising | ((y - x) % PERIOD < STRIPE)
     if status == Status.SKIPPED:
         return (y % PERIOD < STRIPE) & ((x + PERIOD // 2 * (y // PERIOD % 2)) % PERIOD < STRIPE)
     return rising
-
-
-def _between(places: Rows, stride: int, count: int) -> tuple[Rows, Rows, Rows, Rows]:
-    """For each run pixel: the cells that it lies between, clamped at the image's edge, and their weights."""
-    lower, upper = np.divmod(2 * places + 1 - stride, 2 * stride)
-    return lower.clip(0, count - 1), (lower + 1).clip(0, count - 1), 2 * stride - upper, upper
-
-
-def _blended(plane: NDArray[Any], between: tuple[Rows, Rows, Rows, Rows], first: int) -> NDArray[Any]:
-    """Rows of ``plane``, which starts with cell ``first``, weighted."""
-    lower, upper, a, b = between
-    kind = plane.dtype
-    mixed: NDArray[Any] = plane[lower - first] * a[:, None].astype(kind)
-    mixed += plane[upper - first] * b[:, None].astype(kind)
-    return mixed
-
-
-def _plain(key: slice | int, size: int) -> slice:
-    """The same part without a step."""
-    if not isinstance(key, slice):
-        at = int(key) + size if key < 0 else int(key)
-        return slice(at, at + 1)
-    places = range(size)[key]
-    return slice(places.start, places[-1] + 1) if places else slice(0, 0)
-
-
-def _roi(prediction: Prediction) -> tuple[int, int, int, int]:
-    """The region of interest in run pixels, ``y0, x0, y1, x1``; all of the image where the run states none."""
-    roi, edges = prediction.header.plan.get("roi_run"), ("y0", "x0", "y1", "x1")
-    if isinstance(roi, dict) and all(isinstance(roi.get(edge), int) for edge in edges):
-        y0, x0, y1, x1 = (int(roi[edge]) for edge in edges)
-        return y0, x0, y1, x1
-    return 0, 0, *prediction.layout.shape

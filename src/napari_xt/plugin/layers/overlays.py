@@ -6,7 +6,7 @@ Knows predictions and what layers take; must not know viewers, Qt or threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from napari_xt.geometry import Frame, Region
 from napari_xt.io.computed.swatches import COLOURS
 from napari_xt.io.computed.synthetic import MASK
-from napari_xt.io.prediction import Prediction
+from napari_xt.io.prediction import EDGES, Prediction
 from napari_xt.io.stores.layout import Layout, Status
 from napari_xt.plugin.boxes.density import SCORES
 from napari_xt.plugin.boxes.layer import LayerData, boxes_layer
 from napari_xt.plugin.boxes.table import BoxTable
-from napari_xt.plugin.layers.composed import FAILED, NAMES, UNKNOWN, ComposedMask
+from napari_xt.plugin.layers.composed import FAILED, NAMES, UNKNOWN, ComposedMask, Part
 from napari_xt.plugin.layers.regions import Regions
 
 Role = Literal["scores", "preview", "mask", "boxes"]
@@ -80,6 +80,13 @@ class Overlay:
 
     One thread reads (`mark`, `read`), another may show what is there.
 
+    Parameters
+    ----------
+    prediction
+        What they show.
+    filled
+        Whether it is read here; else `fill` does that, in another thread, and nothing is there until it has.
+
     Attributes
     ----------
     roles
@@ -100,10 +107,15 @@ class Overlay:
         The prediction's boxes at any score; where ``roles`` has them.
     mask_version, tables_version
         Numbers that grow when `read` found something new.
+    followers
+        Called with each part of the mask's coarsest level that was read again, on the thread that read it.
+    filled
+        Whether all was read once.
     """
 
-    def __init__(self, prediction: Prediction) -> None:
+    def __init__(self, prediction: Prediction, *, filled: bool = True) -> None:
         self.prediction = prediction
+        self.label: dict[str, float] | None = None
         layout = prediction.layout
         there = {"scores": layout.scores, "mask": layout.mask, "boxes": layout.boxes}
         self.roles: tuple[Role, ...] = tuple(role for role, names in there.items() if names)  # type: ignore[misc]
@@ -116,11 +128,27 @@ class Overlay:
         shape = tuple(int(np.ceil(size / self.score_cell_px)) for size in layout.shape)
         self.scores = np.full(shape, np.nan, np.float32)
         self.mask_version = self.tables_version = 0
+        self.followers: list[Callable[[Part], None]] = []
         self._dirty: set[tuple[int, int]] = set()
         self._next_tables = 0.0
-        self.read(all=True)
-        if not self.mask_version:
-            self._redraw()
+        self.filled = False
+        if filled:
+            self.fill()
+            return
+        self.table = box_table(prediction, pd.DataFrame({name: [] for name in ("id", *EDGES, "class", "score")}))
+        if self.composed is not None:
+            self.composed.hides_rest = True  # what is not known yet is not what was not run
+
+    def fill(self) -> None:
+        """Read all that there is."""
+        if self.composed is not None:
+            self.composed.hides_rest = False
+        try:
+            self.read(all=True)
+            if not self.mask_version:
+                self._redraw()
+        finally:
+            self.filled = True
 
     def __deepcopy__(self, memo: object) -> Overlay:
         return self  # a copy of a layer shows the same store
@@ -168,8 +196,13 @@ class Overlay:
         """Read all of the coarsest level again."""
         if self.composed is not None:
             for part in self.composed.parts():
-                self.composed.update(part)
+                self._update(self.composed, part)
             self.mask_version += 1
+
+    def _update(self, composed: ComposedMask, part: Part) -> None:
+        composed.update(part)
+        for follow in self.followers:
+            follow(part)
 
     @property
     def _factor(self) -> int:
@@ -185,7 +218,7 @@ class Overlay:
             row, col = self._dirty.pop()
             y, x = row * side, col * side
             if self.composed is not None:
-                self.composed.update((slice(y, min(y + side, height)), slice(x, min(x + side, width))))
+                self._update(self.composed, (slice(y, min(y + side, height)), slice(x, min(x + side, width))))
         self.mask_version += 1
 
     def _read_tables(self) -> None:
@@ -232,13 +265,14 @@ def class_colors(layout: Layout) -> list[tuple[int, int, int, int]]:
     return [CLASS_COLORS.get(name, layout.rgba(value)) for value, name in enumerate(layout.mask or ())]
 
 
-def box_table(prediction: Prediction) -> BoxTable:
-    """The boxes of a prediction at any score; a class has its colour in the mask where it is one of its classes."""
+def box_table(prediction: Prediction, boxes: pd.DataFrame | None = None) -> BoxTable:
+    """Boxes of a prediction, all of them at any score by default; a class has the mask's colour where it is in both."""
     layout, masked = prediction.layout, prediction.layout.mask or ()
     names = layout.boxes or ()
     of_mask = dict(zip(masked, class_colors(layout), strict=True))
     colors = [of_mask.get(name, layout.rgba(len(masked) + i)) for i, name in enumerate(names, start=not masked)]
-    return BoxTable.of(prediction.merged(), names, colors, prediction.threshold, layout.frame.shape_px)
+    boxes = prediction.merged() if boxes is None else boxes
+    return BoxTable.of(boxes, names, colors, prediction.threshold, layout.frame.shape_px)
 
 
 def mask_style(names: Sequence[str], colors: Sequence[Sequence[int]]) -> dict[str, Any]:

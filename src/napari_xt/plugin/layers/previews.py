@@ -5,6 +5,7 @@ Knows predictions and what layers take; must not know viewers, Qt or threads.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -106,7 +107,7 @@ def preview_layer(
     layout = prediction.layout
     names = layout.mask or ()
     style = mask_style(names, class_colors(layout))
-    colormap = {value: (*color[:3], PALE * color[3]) for value, color in style["colormap"].items()}
+    colormap = {value: _pale(color) for value, color in style["colormap"].items()}
     rest = [BETWEEN, NONE]
     classes = pd.DataFrame({"index": [*range(len(names)), *rest], "class": [*names, *["not computed yet"] * len(rest)]})
     fy, fx = (picture.cell_px * f for f in layout.frame.px_per_run)
@@ -121,6 +122,29 @@ def preview_layer(
         **place.cells(fy, fx),
     }
     return picture.levels if several else picture.levels[0], meta, "labels"
+
+
+def follow_colors(preview: Any, mask: Any) -> None:
+    """Let the layer of previews show the classes that the mask's layer shows, in its colours, as long as it lives."""
+    known = weakref.ref(preview)
+    classes = [value for value in preview.features["index"].tolist() if value not in (BETWEEN, NONE)]
+
+    def take(_event: object = None) -> None:
+        layer = known()
+        if layer is None:
+            mask.events.colormap.disconnect(take)
+            return
+        wanted = mask.colormap.color_dict
+        colors = {value: _pale(wanted.get(value, wanted[None])) for value in classes}
+        layer.colormap = {**layer.colormap.color_dict, **colors}
+
+    mask.events.colormap.connect(take)
+    take()
+
+
+def _pale(color: Any) -> tuple[float, ...]:
+    *rgb, alpha = map(float, color)
+    return (*rgb, PALE * alpha)
 
 
 def _striped(part: tuple[slice, slice]) -> NDArray[np.uint8]:

@@ -12,12 +12,16 @@ import numpy as np
 from napari.layers import Layer
 from napari.viewer import Viewer
 
+from napari_xt.io.thresholds import RUN_THRESHOLD
 from napari_xt.plugin.boxes.in_view import BoxesInView, boxes_in_view
 from napari_xt.plugin.layers.hover import overlay_of
+from napari_xt.plugin.layers.moved import moved
 from napari_xt.plugin.layers.overlays import TAG, Overlay, Role
 from napari_xt.plugin.layers.thresholds import move_threshold
+from napari_xt.plugin.tables.seen import Thresholds
 
 BOX_COLOR = (0.0, 0.9, 1.0, 1.0)
+DIGITS = 6
 Rgba = tuple[float, float, float, float]
 
 
@@ -99,6 +103,7 @@ class ShownRun:
         if self.overlay.composed is not None and "mask" in self.layers:
             move_threshold(self.overlay, threshold, self._drawn)
             self.layers["mask"].refresh(extent=False)  # finer levels follow at once
+            moved.thresholds.emit()
 
     def choose_scores(self, name: str) -> None:
         """Show how likely each region is of another class."""
@@ -121,6 +126,16 @@ class ShownRun:
         layer.colormap = DirectLabelColormap(color_dict={**layer.colormap.color_dict, **colors})
 
 
+def thresholds_in(viewer: Viewer, store: str) -> Thresholds:
+    """The thresholds with which a viewer shows the prediction in ``store``; the run's where it does not."""
+    for run in shown_runs(viewer):
+        if any(layer.metadata[TAG].get("store") == store for layer in run.layers.values()):
+            composed, boxes = run.overlay.composed, run.boxes
+            mask = None if composed is None or composed.threshold == RUN_THRESHOLD else composed.threshold
+            return Thresholds(_rounded(mask), _rounded(None if boxes is None else boxes.threshold))
+    return Thresholds()
+
+
 def shown_runs(viewer: Viewer) -> Iterator[ShownRun]:
     """What is shown of each prediction in a viewer, in the order of its layers."""
     found: dict[int, tuple[Overlay, dict[Role, Layer]]] = {}
@@ -129,6 +144,11 @@ def shown_runs(viewer: Viewer) -> Iterator[ShownRun]:
         if overlay is not None and role in overlay.roles:
             found.setdefault(id(overlay), (overlay, {}))[1][role] = layer
     return (ShownRun(overlay, layers) for overlay, layers in found.values())
+
+
+def _rounded(threshold: float | None) -> float | None:
+    """As a user would write what a slider says."""
+    return None if threshold is None else round(threshold, DIGITS)
 
 
 def _color(layer: Any, value: int) -> Rgba:

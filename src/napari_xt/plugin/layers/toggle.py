@@ -10,7 +10,7 @@ from napari.viewer import Viewer
 from napari_xt.plugin.layers.overlays import TAG
 
 KEY = "T"
-ROLES = ("scores", "preview", "mask", "boxes")
+ROLES = ("scores", "preview", "mask", "final", "boxes")
 _hidden: WeakKeyDictionary[Viewer, list[Layer]] = WeakKeyDictionary()
 
 

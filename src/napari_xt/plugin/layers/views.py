@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from napari_xt.plugin.layers.moved import moved
 from napari_xt.plugin.runs.reopen import keep_view
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class _Looks:
     def __init__(self, viewer: Viewer, header: Header, layers: Mapping[str, Layer]) -> None:
         self._viewer, self._header, self._layers = weakref.ref(viewer), header, dict(layers)
         self._asked, self._view, self._written = False, dict[str, Any](), dict[str, Any]()
-        self._changes = [viewer.scene.camera.events]
+        self._changes: list[Any] = [viewer.scene.camera.events, moved.thresholds]
         self._changes += [getattr(layer.events, name) for layer in layers.values() for name in (*STYLE, "set_data")]
         for change in self._changes:
             change.connect(self._note)
@@ -81,7 +82,12 @@ class _Looks:
         centre, zoom = [float(value) for value in camera.center], float(camera.zoom)
         layers = {role: {name: getattr(layer, name) for name in STYLE} for role, layer in there.items()}
         camera_there = {"center": centre, "zoom": zoom}
-        self._view = {"camera": camera_there, "layers": layers, "thresholds": _thresholds(there)}
+        told: dict[str, Mapping[str, Any]] = {
+            "layers": layers,
+            "thresholds": _thresholds(there),
+        }  # of layers that have gone as they were last
+        kept = {name: {**self._view.get(name, {}), **found} for name, found in told.items()}
+        self._view = {"camera": camera_there, **kept}
         self._ask()
 
     def _ask(self) -> None:

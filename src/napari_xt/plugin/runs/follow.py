@@ -58,6 +58,7 @@ class Follow:
     def _end(self, error: Exception | None) -> None:
         if self._live.there:
             self._live.show(now=True)
+            self._live.end_previews()
         if error is not None:
             from napari.utils.notifications import show_warning
 
@@ -67,6 +68,7 @@ class Follow:
 def _changes(live: LiveLayers, prediction: Prediction) -> Iterator[None]:
     """Read what is new whenever the journal has grown; in the worker's thread."""
     revision, known, writing = -1, set[tuple[int, int]](), True
+    live.begin_previews()
     while writing:
         began = time.monotonic()
         writing = is_written(prediction)
@@ -75,6 +77,7 @@ def _changes(live: LiveLayers, prediction: Prediction) -> Iterator[None]:
         if now != revision:
             revision = now
             known = live.read_settled(known)
+        live.read_previews(known)
         yield None
         pause = max(POLL_S, SHARE * (time.monotonic() - began))
         while writing and time.monotonic() < began + pause:

@@ -10,8 +10,8 @@ from napari.viewer import Viewer
 
 from napari_xt.engine.script import Script
 from napari_xt.engine.settings import RunSettings
-from napari_xt.errors import ModelNotFoundError, SettingsError
-from napari_xt.model.zoo import ModelInfo, find_model
+from napari_xt.errors import SettingsError
+from napari_xt.model.zoo import ModelInfo
 from napari_xt.plugin.images.channels import open_layers
 from napari_xt.plugin.run import wanted
 
@@ -35,12 +35,4 @@ def script_of(
     settings: RunSettings = wanted(viewer, layers, options)
     image = open_layers(layers)
     source = image.source if image is not None else None
-    return Script(source or layers[0].name, _name(model), settings, None if out is None else os.fspath(out))
-
-
-def _name(model: ModelInfo) -> str:
-    """A bundled model's name, the path of another."""
-    try:
-        return model.name if find_model(model.name) == model.path else str(model.path)
-    except ModelNotFoundError:
-        return str(model.path)
+    return Script(source or layers[0].name, model.given, settings, None if out is None else os.fspath(out))

@@ -5,6 +5,7 @@ Knows predictions; must not know Qt, layers or viewers.
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from napari_xt.io.measure import measure
 from napari_xt.io.objects import objects
 from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.plugin.tables.drawn import Drawn
+from napari_xt.plugin.tables.seen import Thresholds
 from napari_xt.plugin.tables.table_source import Rows, boxes_of, objects_of, regions_of, summary_of
 
 Tell = Callable[[int, int], None]
@@ -27,11 +29,13 @@ class Opened:
     ----------
     store
         Its path.
+    thresholds
+        What is seen of its mask and boxes; default: as the run wanted.
 
     Attributes
     ----------
     prediction
-        The prediction itself.
+        The prediction itself, as it is seen.
     regions, boxes
         Its tables; None where it has none.
     image
@@ -45,8 +49,9 @@ class Opened:
         There is no store, or it is damaged.
     """
 
-    def __init__(self, store: str) -> None:
-        self.prediction: Prediction = open_prediction(store)
+    def __init__(self, store: str, thresholds: Thresholds | None = None) -> None:
+        self.thresholds = thresholds or Thresholds()
+        self.prediction: Prediction = self.thresholds.of(open_prediction(store))
         layout = self.prediction.layout
         self.regions: Rows = regions_of(self.prediction)
         self.boxes: Rows | None = boxes_of(self.prediction) if layout.boxes else None
@@ -56,6 +61,16 @@ class Opened:
         self.image = path if isinstance(path, str) and ("://" in path or os.path.exists(path)) else None
         self._lock = threading.Lock()
         self._found: dict[bool, pd.DataFrame] = {}
+
+    def at(self, thresholds: Thresholds) -> Opened:
+        """The same, as it is seen with other thresholds: only what hangs on these is made anew."""
+        other = copy.copy(self)
+        other.thresholds, other.prediction = thresholds, thresholds.of(self.prediction)
+        if self.boxes is not None and thresholds.boxes != self.thresholds.boxes:
+            other.boxes = boxes_of(other.prediction)
+        if thresholds.mask != self.thresholds.mask:
+            other._lock, other._found = threading.Lock(), {}  # noqa: SLF001 - it is one of these
+        return other
 
     def objects(self, tell: Tell, *, intensities: bool = False) -> Rows:
         """Every object of the mask, measured; slow the first time."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 
 from napari_xt.io.exports.wanted import SYMBOLS
 from napari_xt.io.prediction import EDGES, Prediction
+from napari_xt.io.stores.tables import class_codes
 
 BINS = 50  # of the histogram
 COPIED = 100_000  # rows that may be copied at once
+
+NEW: dict[str, object] = {"sort": None, "keep": ((), (0.0, 1.0))}  # what needs nothing to be done
 
 Ints = NDArray[np.int64]
 
@@ -74,6 +78,7 @@ class Rows:
     shown: Ints = field(init=False)
     _order: Ints = field(init=False)
     _kept: NDArray[np.bool_] = field(init=False)
+    _done: dict[str, Any] = field(init=False, default_factory=dict)  # what was wanted last, so that it is done once
 
     def __post_init__(self) -> None:
         self._order = self.shown = np.arange(len(self.edges))
@@ -89,6 +94,8 @@ class Rows:
     def sort(self, index: int, *, descending: bool = False) -> None:
         """Order the rows by a column; as they are stored where there is no such column."""
         known = 0 <= index < len(self.columns)
+        if self._is_done("sort", (index, descending) if known else None):
+            return
         self._order = self.columns[index].order(descending=descending) if known else np.arange(len(self))
         self.shown = self._order[self._kept[self._order]]
 
@@ -97,6 +104,8 @@ class Rows:
 
         The whole range holds rows without a score as well.
         """
+        if self._is_done("keep", (_key(words), scores)):
+            return
         self._kept = self._having(words)
         score = self.column("score")
         if score is not None and scores != (0.0, 1.0):
@@ -106,12 +115,13 @@ class Rows:
 
     def histogram(self, words: dict[str, Collection[str]]) -> Ints:
         """How many rows with these words have a score in each of `BINS` parts of 0..1."""
-        score = self.column("score")
-        if score is None:
-            return np.zeros(BINS, np.int64)
-        values = np.asarray(score.values, np.float64)[self._having(words)]
-        bins = np.clip((values[~np.isnan(values)] * BINS).astype(np.int64), 0, BINS - 1)
-        return np.bincount(bins, minlength=BINS)
+        if not self._is_done("histogram", _key(words)):
+            score = self.column("score")
+            values = np.zeros(0) if score is None else np.asarray(score.values, np.float64)[self._having(words)]
+            bins = np.clip((values[~np.isnan(values)] * BINS).astype(np.int64), 0, BINS - 1)
+            self._done["counts"] = np.bincount(bins, minlength=BINS)
+        counts: Ints = self._done["counts"]
+        return counts
 
     def position(self, row: int) -> int | None:
         """Where a row is among those that are shown."""
@@ -133,6 +143,12 @@ class Rows:
         columns = {column.name: _told(column, rows) for column in self.columns}
         return pd.DataFrame(columns).to_csv(sep="\t", index=False, lineterminator="\n")
 
+    def _is_done(self, what: str, wanted: object) -> bool:
+        """Whether that was done last; it counts as done from now on. New rows are neither sorted nor filtered."""
+        done = bool(self._done.get(what, NEW.get(what, self)) == wanted)
+        self._done[what] = wanted
+        return done
+
     def _having(self, words: dict[str, Collection[str]]) -> NDArray[np.bool_]:
         kept = np.ones(len(self), np.bool_)
         for name, wanted in words.items():
@@ -141,6 +157,10 @@ class Rows:
                 allowed = np.array([*(word in wanted for word in column.words), "" in wanted])
                 kept &= allowed[column.values]  # -1, nothing, is the last
         return kept
+
+
+def _key(words: dict[str, Collection[str]]) -> tuple[object, ...]:
+    return tuple((name, tuple(wanted)) for name, wanted in sorted(words.items()))
 
 
 def regions_of(prediction: Prediction) -> Rows:
@@ -230,7 +250,7 @@ def _edges(table: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _words(name: str, table: pd.DataFrame, words: tuple[str, ...]) -> Column:
-    return Column(name, pd.Categorical(table[name], categories=list(words)).codes.astype(np.int32), words)
+    return Column(name, class_codes(table[name], words).astype(np.int32), words)
 
 
 def _ranks(words: tuple[str, ...]) -> Ints:

@@ -18,6 +18,9 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from napari_xt.errors import XTError
 from napari_xt.io.export import export, formats
+from napari_xt.io.prediction import open_prediction
+from napari_xt.plugin.layers.shown import thresholds_in
+from napari_xt.plugin.tables.seen import Thresholds, export_line
 from napari_xt.plugin.widgets.image_combo import alive
 from napari_xt.plugin.writer import shown_store
 
@@ -63,7 +66,7 @@ class ExportButton(QPushButton):
         store = shown_store(self._viewer, self._image)
         if store is None or self._busy:
             return
-        self.job = Export(self._viewer, store, path, kind)
+        self.job = Export(self._viewer, store, path, kind, thresholds_in(self._viewer, store))
         self.job.told.connect(self._show)
         self.job.over.connect(self._end)
         self.setToolTip(STOP)
@@ -90,7 +93,7 @@ class ExportButton(QPushButton):
     def _end(self) -> None:
         if alive(self):
             self.setText("Export")
-            self.setToolTip(TIP)
+            self.setToolTip(TIP if self.job is None else f"{TIP}\nThe last one in Python: {self.job.line}")
             self.follow()
 
 
@@ -105,15 +108,18 @@ class Export(QObject):
         Emitted last.
     done
         Whether it is over.
+    line
+        What does the same in Python.
     """
 
     told = Signal(int)
     over = Signal()
 
-    def __init__(self, viewer: Viewer, store: str, path: str, kind: str) -> None:
+    def __init__(self, viewer: Viewer, store: str, path: str, kind: str, thresholds: Thresholds) -> None:
         super().__init__()
         self.done = False
-        self._store, self._path, self._kind = store, path, kind
+        self.line = export_line(store, path, thresholds, format=kind or None)
+        self._store, self._path, self._kind, self._thresholds = store, path, kind, thresholds
         self._stopping, self._percent = threading.Event(), 0
         self._worker = create_worker(self._work, _start_thread=False)
         self._worker.returned.connect(self._end)
@@ -131,7 +137,8 @@ class Export(QObject):
     def _work(self) -> tuple[Path | Exception]:
         """What was written or went wrong; as a tuple, since a worker raises an error that it is given."""
         try:
-            return (export(self._store, self._path, format=self._kind or None, progress=self._tell),)
+            seen = self._thresholds.of(open_prediction(self._store))
+            return (export(seen, self._path, format=self._kind or None, progress=self._tell),)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
             return (error,)
 

@@ -6,6 +6,7 @@ Knows models without their weights; must not know viewers, runs or layers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 
 from napari.utils.notifications import show_error
@@ -20,10 +21,19 @@ from napari_xt.plugin.runs.known_models import ENDS, add_model, known_models
 BROWSE = "Browse..."
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Action:
+    """An entry that is no model: a click calls ``call``."""
+
+    text: str
+    tip: str
+    call: Callable[[], None]
+
+
 class ModelCombo(QComboBox):
     """Chooses a model; its tool tip is the model's card. Synthetic models are there for synthetic images alone.
 
-    The last entry looks for a file; what was found is remembered.
+    An entry at the end looks for a file; what was found is remembered. Below it stand what `add_action` was told.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -34,6 +44,7 @@ class ModelCombo(QComboBox):
         self._for_real: ModelInfo | None = None
         self._fits: Callable[[ModelInfo], Fit] | None = None
         self._before = 0
+        self._actions: list[Action] = [Action(BROWSE, f"Choose a model file: {', '.join(ENDS)}", self._browse)]
         self.currentIndexChanged.connect(self._show_card)
         self.activated.connect(self._activate)
         self._fill([info for info in self._models if not info.card.synthetic])
@@ -65,15 +76,20 @@ class ModelCombo(QComboBox):
         self._models = [one for one in self._models if one.path != info.path] + [info]
         self._refill([one for one in self._listed if one.path != info.path] + [info], info)
 
+    def add_action(self, text: str, tip: str, call: Callable[[], None]) -> None:
+        """Let the last entry be ``text``, which calls ``call`` and leaves the choice as it is."""
+        self._actions.append(Action(text, tip, call))
+        self._refill(self._listed, self.info)
+
     @property
     def info(self) -> ModelInfo | None:
         """The model that is chosen."""
-        found: ModelInfo | None = self.currentData()
-        return found
+        found = self.currentData()
+        return found if isinstance(found, ModelInfo) else None
 
     @property
     def _listed(self) -> list[ModelInfo]:
-        return [self.itemData(i) for i in range(self.count()) if self.itemData(i) is not None]
+        return [data for i in range(self.count()) if isinstance(data := self.itemData(i), ModelInfo)]
 
     def _refill(self, models: list[ModelInfo], wanted: ModelInfo | None) -> None:
         self.blockSignals(True)
@@ -87,8 +103,9 @@ class ModelCombo(QComboBox):
         for index, info in enumerate(models):
             self.addItem(info.name, info)
             self._label(index, info)
-        self.addItem(BROWSE)
-        self.setItemData(len(models), f"Choose a model file: {', '.join(ENDS)}", Qt.ItemDataRole.ToolTipRole)
+        for place, action in enumerate(self._actions, len(models)):
+            self.addItem(action.text, action)
+            self.setItemData(place, action.tip, Qt.ItemDataRole.ToolTipRole)
         self._show_card()
 
     def _label(self, index: int, info: ModelInfo) -> None:
@@ -98,9 +115,12 @@ class ModelCombo(QComboBox):
         self.setItemData(index, model_text(info, told), Qt.ItemDataRole.ToolTipRole)
 
     def _activate(self, index: int) -> None:
-        if self.itemData(index) is not None:
-            return
-        self.setCurrentIndex(self._before)
+        chosen = self.itemData(index)
+        if isinstance(chosen, Action):
+            self.setCurrentIndex(self._before)
+            chosen.call()
+
+    def _browse(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Model", "", f"Models ({' '.join(f'*{end}' for end in ENDS)})")
         if path:
             self.add(path)
@@ -109,7 +129,7 @@ class ModelCombo(QComboBox):
         if self.info is not None:
             self._before = self.currentIndex()
             self.setToolTip(model_text(self.info, self._fits(self.info).text if self._fits else ""))
-        elif self.count() <= 1:
+        elif not self._listed:
             self.setToolTip("No model is installed.")
 
 

@@ -5,6 +5,7 @@ Shows tables and calls what reads and measures in threads; must not know stores,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from napari_xt.io.export import export
+from napari_xt.io.prediction import open_prediction
+from napari_xt.plugin.layers.moved import moved
 from napari_xt.plugin.layers.pointer import Pointer, place_in, shown_predictions
+from napari_xt.plugin.layers.shown import thresholds_in
 from napari_xt.plugin.run import RunHandle, session_of
 from napari_xt.plugin.session import RunState
 from napari_xt.plugin.tables.opened import Opened
+from napari_xt.plugin.tables.seen import export_line
 from napari_xt.plugin.view import plain
 from napari_xt.plugin.widgets.context_bar import ContextBar
 from napari_xt.plugin.widgets.image_combo import alive
 from napari_xt.plugin.widgets.summary import ObjectsPage, SummaryPage
 from napari_xt.plugin.widgets.table import NOTHING, TablePage
-from napari_xt.plugin.widgets.task import Task, Tell
+from napari_xt.plugin.widgets.task import Task
 
+MOVED_MS = 250  # after the last move of a threshold
 AGAIN_MS = 2000  # while a run goes on its tables are read so often
 FILES = {"CSV (*.csv)": ".csv", "Parquet (*.parquet)": ".parquet"}
 EMPTY = "Run a model, or open a prediction (NAME.xt.zarr): its regions and boxes are listed here."
@@ -55,7 +61,7 @@ class RegionsWidget(QWidget):
         self.context = ContextBar(viewer)
         self.pointer = Pointer(viewer, self._clicked)
         self.loading, self.exporting = Task(viewer, self), Task(viewer, self)
-        self._again = QTimer(self)
+        self._again, self._sift = QTimer(self), QTimer(self)
         self._arrange()
         self._connect()
         self._follow()
@@ -78,6 +84,10 @@ class RegionsWidget(QWidget):
     def _connect(self) -> None:
         self._again.setSingleShot(True)
         self._again.timeout.connect(self.read)
+        self._sift.setSingleShot(True)
+        self._sift.setInterval(MOVED_MS)
+        self._sift.timeout.connect(self._see)
+        moved.thresholds.connect(self._moved)
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._follow)
         self._session.changed.connect(self._run_changed)
@@ -113,11 +123,50 @@ class RegionsWidget(QWidget):
     def read(self) -> None:
         """Read the tables of the chosen prediction in a thread."""
         store = self.predictions.currentData()
+        self._sift.stop()
         if store is None:
             self.loading.stop()
             self._show(None)
             return
-        self.loading.do(lambda _tell: Opened(store), self._show, self.status.setText)
+        thresholds = thresholds_in(self._viewer, store)
+        arrange = self._arranged()
+        self.loading.do(lambda _tell: arrange(Opened(store, thresholds)), self._show, self.status.setText)
+
+    def _moved(self) -> None:
+        """A threshold has moved: what is listed follows when it has come to rest."""
+        if alive(self) and self.predictions.currentData() is not None:
+            self._sift.start()
+
+    def _see(self) -> None:
+        """List what is seen with the thresholds of now."""
+        opened = self.opened
+        if opened is None or self.loading.busy:
+            self.read()
+            return
+        thresholds = thresholds_in(self._viewer, self.predictions.currentData())
+        if thresholds != opened.thresholds:
+            arrange = self._arranged()
+            self.loading.do(lambda _tell: arrange(opened.at(thresholds)), self._take, self.status.setText)
+
+    def _arranged(self) -> Callable[[Opened], Opened]:
+        """What brings tables into the order of those that are shown, in any thread; these stay as they are."""
+        pages = [(page.arranged(), page.model.rows) for page in (self.regions, self.boxes)]
+
+        def arrange(opened: Opened) -> Opened:
+            for (call, shown), rows in zip(pages, (opened.regions, opened.boxes), strict=True):
+                if rows is not None and rows is not shown:
+                    call(rows)
+            return opened
+
+        return arrange
+
+    def _take(self, opened: Opened) -> None:
+        """Show the same prediction as it is seen now."""
+        old, self.opened = self.opened, opened
+        if opened.boxes is not None and (old is None or old.boxes is not opened.boxes):
+            self.boxes.show_rows(opened.boxes)
+        self.objects.take(opened)
+        self.summary.take(opened)
 
     def _show(self, opened: Opened | None) -> None:
         """Show what was read; a prediction that is read again keeps what was chosen in it."""
@@ -194,13 +243,11 @@ class RegionsWidget(QWidget):
         store = self.predictions.currentData()
         if store is not None:
             self.status.setText(f"exporting to {path}")
-            call = lambda tell: _exported(store, path, what, tell)  # noqa: E731 - it would read no better
-            self.exporting.do(call, self._tell_exported, self.status.setText)
+            seen = thresholds_in(self._viewer, store)
+            call = lambda tell: export(seen.of(open_prediction(store)), path, what=what, progress=tell)  # noqa: E731
+            line = export_line(store, path, seen, what=what)
+            self.exporting.do(call, lambda path: self._tell_exported(path, line), self.status.setText)
 
-    def _tell_exported(self, path: Path) -> None:
-        self.status.setText(f"exported to {path}")
+    def _tell_exported(self, path: Path, line: str) -> None:
+        self.status.setText(f"exported: {line}")
         show_info(f"exported to {path}")
-
-
-def _exported(store: str, path: str, what: Any, tell: Tell) -> Path:
-    return export(store, path, what=what, progress=tell)

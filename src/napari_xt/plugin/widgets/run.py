@@ -12,23 +12,23 @@ from weakref import WeakKeyDictionary
 import napari.viewer
 from napari.layers import Layer
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QMimeData, QObject, QSize, Qt, QTimer
+from qtpy.QtCore import QMimeData, Qt, QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_xt.engine.card import card
 from napari_xt.engine.fits import fit
+from napari_xt.engine.plan import Plan
 from napari_xt.engine.script import Script
 from napari_xt.engine.unfinished import Unfinished
-from napari_xt.errors import XTError
+from napari_xt.errors import SettingsError, XTError
 from napari_xt.io.html import html_table
 from napari_xt.plugin.images.channels import contrast_limits, first_choice, open_layers, remember
 from napari_xt.plugin.images.level import is_colour
@@ -41,10 +41,13 @@ from napari_xt.plugin.runs.script import script_of
 from napari_xt.plugin.session import RunState
 from napari_xt.plugin.view import plain
 from napari_xt.plugin.widgets.area import AreaChoice
+from napari_xt.plugin.widgets.column import Column
+from napari_xt.plugin.widgets.compare import ComparePanel
 from napari_xt.plugin.widgets.copy_as import CopyAs
 from napari_xt.plugin.widgets.export import ExportButton
 from napari_xt.plugin.widgets.form import Form
 from napari_xt.plugin.widgets.image_combo import ImageCombo, alive
+from napari_xt.plugin.widgets.pictures import Pictures
 from napari_xt.plugin.widgets.progress import StageBars
 from napari_xt.plugin.widgets.runs import RunsButton
 from napari_xt.plugin.widgets.shown import ShownPanel
@@ -76,6 +79,8 @@ class RunWidget(QWidget):
         self._viewer, self._session, self._contexts = viewer, session_of(viewer), Contexts(viewer)
         self._waiting: tuple[RunHandle, bool] | None = None  # a switch of the context, until that run has stopped
         self._switched: RunHandle | None = None  # what a switch has begun
+        self._asked: list[tuple[RunHandle, object]] = []  # what goes on or waits, and what was chosen for it
+        self._resumes: Unfinished | None = None
         self.image = ImageCombo(viewer)
         self.area = AreaChoice(viewer)
         self.form = Form(self.image, self.area)
@@ -84,9 +89,11 @@ class RunWidget(QWidget):
         self.export_button = ExportButton(viewer)
         self.shown = ShownPanel(viewer)
         self._sizes: WeakKeyDictionary[Layer, str] = WeakKeyDictionary()  # of pixels, as the user gave them
-        self.runs_button = RunsButton(self._runs, self._reopen)
+        self.compare = ComparePanel(viewer)
+        self.runs_button = RunsButton(self._runs, self._reopen, self.compare.offer, self._session)
         self.line, self.copy_as = QLineEdit(), CopyAs(self._script)
         self.stages = StageBars()
+        self.pictures = Pictures(viewer)
         self._looking = Task(viewer, self)
         self._arrange()
         self._connect()
@@ -98,9 +105,11 @@ class RunWidget(QWidget):
         column = QVBoxLayout(inside)
         column.addWidget(self.form)
         column.addWidget(self.card)
+        column.addWidget(self.pictures)
         column.addWidget(self.shown)
+        column.addWidget(self.compare)
         column.addStretch()
-        scroll = _Column()
+        scroll = Column()
         scroll.setWidget(inside)
         column.setContentsMargins(0, 0, 0, 0)
         buttons = QHBoxLayout()
@@ -150,8 +159,12 @@ class RunWidget(QWidget):
     def _run(self) -> None:
         layers, context = list(self.image.layers) or None, self.form.context.isChecked()
         try:
-            out = self._contexts.place(self.image.layer, self.form.out, context)
-            self.handle = run(self._viewer, layers, self.form.model.info or "", out=out, **self._options())
+            out, options = self._contexts.place(self.image.layer, self.form.out, context), self._options()
+            asked = layers, self.form.model.info, out, options
+            if any(asked == before for handle, before in self._asked if not handle.state.over):
+                raise SettingsError("this run", "goes on or waits already", "choose another image, model or setting")
+            self.handle = run(self._viewer, layers, self.form.model.info or "", out=out, **options)
+            self._asked.append((self.handle, asked))
         except XTError as error:
             self._tell(error)
 
@@ -182,6 +195,7 @@ class RunWidget(QWidget):
         """A run is over: do what waited for that; where a switch came to nothing, let it tell what is shown."""
         if not alive(self):
             return
+        self._asked = [pair for pair in self._asked if not pair[0].state.over]
         waiting = self._waiting
         if waiting is not None and waiting[0].state.over:
             self._waiting = None
@@ -209,6 +223,7 @@ class RunWidget(QWidget):
     def _follow_model(self) -> None:
         """Offer the image's channels to the model, several layers where one is not enough, and ask for its scale."""
         info = self.form.model.info
+        self.pictures.show_trained(info.card if info and self.image.layers else None)
         self.image.want(info.config.in_channels if info else None)
         image = open_layers(self.image.layers) if self.image.layers else None
         names, chosen = image.channel_names if image else (), None
@@ -287,17 +302,29 @@ class RunWidget(QWidget):
             self._say(escape(str(error)))
             return
         note = SYNTHETIC if is_synthetic(layer) else ""
-        self._looking.do(
-            lambda _tell: preflight(layers, info, settings, out),
-            lambda found: self._say(html_table(card(found[0])) + note, found[1]),
-            lambda why: self._say(escape(why)),
-        )
+
+        def show(found: tuple[Plan, Unfinished | None]) -> None:
+            self._say(html_table(card(found[0])) + note, found[1])
+            self.pictures.look(layers, found[0], settings)
+
+        self._looking.do(lambda _tell: preflight(layers, info, settings, out), show, lambda why: self._say(escape(why)))
 
     def _say(self, text: str, stopped: Unfinished | None = None) -> None:
         """Show the card, and on the button whether it goes on with a run that was stopped."""
         self.card.setText(text)
-        self.run_button.setText(f"Resume ({round(100 * stopped.done)} %)" if stopped else "Run")
-        self.run_button.setToolTip(f"Go on with {stopped.path}" if stopped else "")
+        self._resumes = stopped
+        self._name_button()
+
+    def _name_button(self) -> None:
+        """Say on the button what a click does: run, go on with a run that was stopped, or wait for another to end."""
+        stopped = self._resumes
+        text, tip = (
+            (f"Resume ({round(100 * stopped.done)} %)", f"Go on with {stopped.path}") if stopped else ("Run", "")
+        )
+        if self._session.active is not None:
+            text, tip = "Queue", "Run this as soon as the others are over."
+        self.run_button.setText(text)
+        self.run_button.setToolTip(tip)
 
     def _script(self) -> Script:
         """What *Run* would do now, as text."""
@@ -337,37 +364,16 @@ class RunWidget(QWidget):
             self._card_timer.start()
         state = self._session.active or state
         going_on = state is not None and not state.over
-        self.run_button.setEnabled(not going_on)
+        self._name_button()
         self.stages.show_run(state)
         self.stop_button.setEnabled(going_on and state is not None and state.phase != "stopping")
         if state is None:
             return
-        self.status.setText("\n".join([str(state), *state.notices[-NOTICES:]]))
+        queued = [str(waiting) for waiting in self._session.queued[:NOTICES] if waiting is not state]
+        self.status.setText("\n".join([str(state), *state.notices[-NOTICES:], *queued]))
 
 
 def _model_files(data: QMimeData | None) -> list[str]:
     """The paths of what may be models among what is dragged."""
     paths = [url.toLocalFile() for url in data.urls()] if data is not None else []
     return [path for path in paths if path.endswith(ENDS)]
-
-
-class _Column(QScrollArea):
-    """Scrolls up and down, and is never narrower than what it holds (the dock's style changes that)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setWidgetResizable(True)
-        self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Tell the dock when what it holds has got wider."""
-        if event is not None and event.type() == QEvent.Type.LayoutRequest:
-            self.updateGeometry()
-        return bool(super().eventFilter(watched, event))
-
-    def minimumSizeHint(self) -> QSize:
-        """As wide as what it holds and the scroll bar."""
-        inside, bar = self.widget(), self.verticalScrollBar()
-        width = (inside.minimumSizeHint().width() if inside else 0) + (bar.sizeHint().width() if bar else 0)
-        return QSize(width, super().minimumSizeHint().height())

@@ -28,7 +28,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QLabeledDoubleSlider
 
-from napari_xt.plugin.layers.composed import RUN_THRESHOLD
+from napari_xt.io.thresholds import RUN_THRESHOLD
 from napari_xt.plugin.layers.overlays import TAG
 from napari_xt.plugin.layers.regions import top
 from napari_xt.plugin.layers.shown import Class, ShownRun, shown_runs

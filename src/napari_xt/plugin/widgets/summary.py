@@ -25,13 +25,22 @@ WHOLE = "whole image"
 
 
 class MeasuredPage(QWidget):
-    """A table that is made when it is asked for, by a button that stops it meanwhile."""
+    """A table that is made when it is asked for, by a button that stops it meanwhile.
+
+    Attributes
+    ----------
+    opened
+        What it is made of.
+    asked
+        Whether it was asked for; then it follows the thresholds.
+    """
 
     text, tip = "", ""
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.opened: Opened | None = None
+        self.asked = False
         self.page, self.button, self.note = TablePage(), QPushButton(self.text), QLabel()
         self.task = Task(viewer, self)
         self.button.setToolTip(self.tip)
@@ -56,9 +65,19 @@ class MeasuredPage(QWidget):
         self.note.hide()
         self._follow()
 
+    def take(self, opened: Opened) -> None:
+        """Take the same prediction at other thresholds; what was asked for is measured again."""
+        old, self.opened = self.opened, opened
+        if self.asked and old is not None and self._hangs_on(old, opened):
+            self.measure()
+
     def measure(self) -> None:
         """Measure now."""
         raise NotImplementedError
+
+    def _hangs_on(self, old: Opened, new: Opened) -> bool:
+        """Whether what changed is in the table."""
+        return old.thresholds != new.thresholds
 
     def _click(self) -> None:
         if self.task.busy:
@@ -98,13 +117,19 @@ class ObjectsPage(MeasuredPage):
     def offer(self, opened: Opened | None) -> None:
         """Offer intensities where the image is known."""
         super().offer(opened)
+        self.asked = False
         self.intensities.setEnabled(opened is not None and opened.image is not None)
 
     def measure(self) -> None:
         """Measure in a thread."""
         opened, intensities = self.opened, self.intensities.isChecked() and self.intensities.isEnabled()
         if opened is not None:
-            self.task.do(lambda tell: opened.objects(tell, intensities=intensities), self._show, self._fail)
+            self.asked, arrange = True, self.page.arranged()
+            call = lambda tell: arrange(opened.objects(tell, intensities=intensities))  # noqa: E731
+            self.task.do(call, self._show, self._fail)
+
+    def _hangs_on(self, old: Opened, new: Opened) -> bool:
+        return old.thresholds.mask != new.thresholds.mask
 
 
 class SummaryPage(MeasuredPage):
@@ -114,8 +139,6 @@ class SummaryPage(MeasuredPage):
     ----------
     shapes
         The layers that may be chosen.
-    asked
-        Whether it was asked for; then it follows.
     """
 
     text, tip = "Summarise", "Count, area and density of each class, in the whole image and in each shape."
@@ -124,7 +147,6 @@ class SummaryPage(MeasuredPage):
     def __init__(self, viewer: Viewer) -> None:
         self.shapes = QComboBox()
         super().__init__(viewer)
-        self.asked = False
         self.place = Place()
         self._viewer = viewer
         self._followed: Layer | None = None

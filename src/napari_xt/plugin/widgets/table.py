@@ -5,7 +5,7 @@ Knows the rows of a table; must not know predictions, layers or viewers.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -201,6 +201,21 @@ class TablePage(QWidget):
         self._filters.setVisible(rows.column("score") is not None)
         self._fit(rows)
         self.filter()
+
+    def arranged(self) -> Callable[[Rows], Rows]:
+        """What sorts and filters rows as this table is now, in any thread: to show them takes a moment then."""
+        header = self.view.horizontalHeader()
+        assert header is not None
+        column, descending = header.sortIndicatorSection(), header.sortIndicatorOrder() == Qt.SortOrder.DescendingOrder
+        words, (low, high) = self._words(), map(float, self.scores.value())
+
+        def arrange(rows: Rows) -> Rows:
+            rows.sort(column, descending=descending)
+            rows.keep(words, (low, high))
+            rows.histogram(words)
+            return rows
+
+        return arrange
 
     def _fit(self, rows: Rows) -> None:
         """Make the columns as wide as their heads, and those of words as these."""

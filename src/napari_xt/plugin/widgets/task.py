@@ -115,7 +115,7 @@ class Task(QObject):
         work, self._now, self._next = self._next, self._next, None
         if work is None:
             return
-        worker = create_worker(_done, work, _start_thread=False)
+        worker = create_worker(_done, [work], _start_thread=False)
         worker.returned.connect(self._end)
         worker.start()
         self.changed.emit()
@@ -143,5 +143,7 @@ class Task(QObject):
             work.done(found)
 
 
-def _done(work: _Work) -> tuple[_Work, Any]:
+def _done(works: list[_Work]) -> tuple[_Work, Any]:
+    """Take the one of ``works``, which the worker would hold for ever."""
+    work = works.pop()
     return work, work.run()
