@@ -1,6 +1,6 @@
 # Every target sets up what it needs (see .ci/setup) and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint contracts types manifest pytest wheel-check
+.PHONY: help install demo docs screenshots test lint contracts types manifest pytest wheel-check
 
 bin := .venv/bin
 
@@ -13,6 +13,12 @@ install: ## set up Debian packages, .venv, the package and its tools
 demo: install ## find tree crowns in a real aerial image, and show them in napari
 	@mkdir -p build
 	@.ci/screen --or-display $(bin)/napari-xt demo --out build/demo.xt.zarr --screenshot build/demo.png
+
+docs: install ## build the documentation, strictly, into build/site
+	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --quiet --strict --config-file .mkdocs.yml
+
+screenshots: install ## take the pictures of the documentation again
+	@.ci/screen $(bin)/python docs/screenshots.py
 
 test: lint contracts types manifest pytest ## all that must pass
 
