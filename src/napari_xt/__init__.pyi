@@ -1,5 +1,6 @@
 from .annotate.queue import ReviewQueue as ReviewQueue
 from .annotate.queue import review_queue as review_queue
+from .annotate.training_set import training_set as training_set
 from .engine.context_map import context_map as context_map
 from .engine.plan import plan as plan
 from .engine.run import predict as predict

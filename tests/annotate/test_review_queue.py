@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import export_case
@@ -70,9 +71,30 @@ def test_regions_with_most_of_a_class_come_first(prediction: Prediction) -> None
     assert by_score.order[0] == tuple(table.iloc[0][["region_row", "region_col"]])
 
 
+def test_some_are_drawn_at_random_and_all_come_once(prediction: Prediction) -> None:
+    plain, drawn = (xt.review_queue(prediction, by).order for by in ("uncertainty", "random"))
+    mixed = xt.review_queue(prediction, every=5).order
+    assert sorted(mixed) == sorted(plain)
+    assert len(set(mixed)) == len(mixed)
+    assert (mixed[:4], mixed[4]) == (plain[:4], next(one for one in drawn if one not in plain[:4]))
+    answered, places = set(mixed[:50]), iter(drawn)
+    assert sum(1 for _ in iter(lambda: next(places) in answered, False)) >= 10, "they open the random order"
+
+
+def test_how_much_a_model_saw_at_once_may_differ(prediction: Prediction, tmp_path: Path) -> None:
+    found = export_case.layout()
+    near = export_case.prediction(tmp_path / "b.xt.zarr", grid=replace(found.grid, window=1))
+    assert len(xt.review_queue(prediction, "disagreement", other=near)) > 0
+    other = export_case.prediction(tmp_path / "c.xt.zarr", scores=("open", "shut"))
+    with pytest.raises(SettingsError, match="grid and classes"):
+        xt.review_queue(prediction, "disagreement", other=other)
+
+
 def test_what_an_order_needs_is_said(prediction: Prediction) -> None:
     with pytest.raises(SettingsError, match="choose of uncertainty"):
         xt.review_queue(prediction, "beauty")
+    with pytest.raises(SettingsError, match="1 or more"):
+        xt.review_queue(prediction, every=0)
     with pytest.raises(SettingsError, match="without context"):
         xt.review_queue(prediction, "disagreement")
     with pytest.raises(SettingsError, match="background, crown, rock, open, dense"):

@@ -14,7 +14,7 @@ import zarr
 
 import napari_xt as xt
 from napari_xt.engine import plan, reading
-from napari_xt.engine.events import RegionDone, RunFinished, StageProgress
+from napari_xt.engine.events import RegionDone, RunFinished, RunStarted, StageProgress
 from napari_xt.geometry import Box
 from napari_xt.io.prediction import Prediction
 from napari_xt.model.config import ContextConfig
@@ -68,11 +68,13 @@ def test_a_run_stopped_anywhere_goes_on_without_encoding_again(
     encoded = []
     for stage, done in (("encode", 70), ("encode", 90), ("decode", 80), ("decode", 110)):
         with closing(xt.stream(scene, model, out=out, window="global")) as events:
-            begun = None
+            begun, there = None, 0
             for event in events:
+                if isinstance(event, RunStarted):
+                    there = event.done
                 if not isinstance(event, StageProgress):
                     continue
-                if event.stage == "encode" and begun is None:
+                if event.stage == "encode" and begun is None and event.done != there:  # a beat tells what was there
                     begun = event.done
                 if event.stage == stage and event.done >= done:
                     break

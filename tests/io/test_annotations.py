@@ -141,6 +141,13 @@ def test_a_map_comes_back_onto_the_pixels(tmp_path: Path) -> None:
     assert "crs" in json.loads((tmp_path / "b.geojson").read_text())
 
 
+def test_pixels_that_lie_nowhere_on_earth_are_refused(tmp_path: Path) -> None:
+    far = [[10, 20], [9e5, 20], [9e5, 8e5], [10, 20]]
+    file = written(tmp_path / "a.geojson", collection(feature([far])))
+    with on_earth(tmp_path / "scene.tif") as image, pytest.raises(AnnotationError, match="state pixels with a member"):
+        read_annotations(file, image)
+
+
 def test_what_qupath_wrote_is_in_pixels_also_of_an_image_on_the_earth(tmp_path: Path) -> None:
     file = written(tmp_path / "a.geojson", collection(feature([SQUARE], objectType="annotation")))
     with on_earth(tmp_path / "scene.tif") as image:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,15 @@ from napari_xt.annotate.truth import UNKNOWN, UNSURE, RegionTruth, Truths, cut, 
 from napari_xt.errors import ModelError, SettingsError, StoreError
 from napari_xt.geometry import Box
 from napari_xt.io.prediction import Prediction
+from napari_xt.model.config import ModelCard
 from napari_xt.model.grown import grown
 from napari_xt.model.tokens import from_regions
 from napari_xt.model.xt import XT, Context
-from napari_xt.train.cached import cached, joined
+from napari_xt.train.cached import cached, joined, joined_at
 from napari_xt.train.lesson import Learning, RefineSettings, learn
 from napari_xt.train.refine import predict_again
 from napari_xt.train.sparse import boxes_cost, class_weights, known, mask_cost
+from napari_xt.train.sparse import drawn as drawn_cells
 from napari_xt.train.targets import make_targets
 from small_model import SMALL, small_model
 from spotted_scene import spots
@@ -50,6 +53,13 @@ def boxes() -> pd.DataFrame:
     return pd.DataFrame(SCENE.boxes, columns=["y0", "x0", "y1", "x1"]).assign(**{"class": "tree"})
 
 
+def in_first_regions(table: pd.DataFrame) -> np.ndarray:
+    """The boxes with their centre in the first two regions, by place."""
+    y, x = (table["y0"] + table["y1"]) / 2, (table["x0"] + table["x1"]) / 2
+    edges = table.loc[(y < 64) & (x < 128), ["y0", "x0", "y1", "x1"]].to_numpy()
+    return edges[np.lexsort(edges.T)]
+
+
 def complete(prediction: Prediction, count: int = 20) -> Truths:
     regions = list(prediction.layout.grid.regions())[:count]
     return Truths([RegionTruth(r.row, r.col, drawn()[r.inner.slices], True, boxes()) for r in regions], NAMES)
@@ -74,6 +84,45 @@ def test_heads_see_of_a_region_what_they_see_in_its_window(model: XT, prediction
         torch.testing.assert_close(one, whole[part], atol=2e-2, rtol=1e-2)  # what is cached has half precision
         torch.testing.assert_close(other, alone[part], atol=2e-2, rtol=1e-2)
     assert isinstance(model.contextualise(tokens), Context)
+
+
+def test_some_cells_say_what_all_of_them_say(model: XT, prediction: Prediction) -> None:
+    places = [(0, 0), (1, 1)]
+    seen = cached(model, prediction, places, NOBODY).some(torch.arange(2))
+    kinds = torch.ones(2, 16, 16)
+    kinds[:, :4], kinds[:, 4] = 0, 2
+    cells = drawn_cells(kinds, 64, torch.Generator().manual_seed(0))
+    wanted = kinds.flatten(1).gather(1, cells.at)
+    assert (wanted > 0).all()
+    assert (wanted == 2).sum(1).tolist() == [16, 16]
+    assert cells.times.sum(1).tolist() == pytest.approx([192, 192])
+    whole = joined(model.box_head, seen.local, seen.seen).flatten(2)
+    some = joined_at(model.box_head, seen.local, seen.seen, cells.at)[:, :, 0]
+    torch.testing.assert_close(some, whole.gather(2, cells.at[:, None].expand_as(some)), atol=1e-4, rtol=1e-4)
+    truth = known(complete(prediction).regions, {0: 0, 1: 1}, SMALL, (1.0, 1.0)).some(torch.arange(2))
+    every = drawn_cells(torch.ones(2, 16, 16), 256, torch.Generator())
+    part = truth.at(every)
+    order = whole.gather(2, every.at[:, None].expand_as(whole))[:, :, None]
+    torch.testing.assert_close(boxes_cost(order, part, 4), boxes_cost(whole.unflatten(2, (16, 16)), truth, 4))
+
+
+def test_a_head_that_can_not_be_better_stays_as_it_was(model: XT, prediction: Prediction) -> None:
+    taught = copy.deepcopy(model)
+    taught.card = ModelCard(name="small")
+    regions, found = list(prediction.layout.grid.regions())[:6], prediction.boxes
+    said = [np.asarray(prediction.mask[0][r.inner.slices]) for r in regions]
+    truth = [
+        RegionTruth(r.row, r.col, labels, True, found.assign(**{"class": "tree"}))
+        for r, labels in zip(regions, said, strict=True)
+    ]
+    settings = RefineSettings(steps=5, rate=1e-9, heads=("mask", "boxes"))
+    refined = learn(taught, prediction, Truths(truth, NAMES), settings)
+    assert [warning.split(":")[0] for warning in refined.warnings] == ["the mask", "boxes"]
+    assert refined.after == refined.before
+    assert refined.before["mask_f1"] > 0.97  # what was kept has half precision
+    for old, new in zip(model.mask_head.parameters(), refined.model.mask_head.parameters(), strict=True):
+        assert torch.equal(old.half().float(), new)
+    assert refined.model.config == model.config
 
 
 def test_what_is_unknown_costs_nothing() -> None:
@@ -215,7 +264,13 @@ def test_corrections_become_a_new_model_and_a_new_prediction(model: XT, predicti
     assert new.header.plan["reused"] == 20
     with xt.corrections(new, read_only=True) as carried:
         np.testing.assert_array_equal(carried.mask[0][:64, :128], drawn()[:64, :128])
-        assert "Ada" in set(carried.log()["author"])
+        assert set(carried.log()["author"]) == {"Ada"}
+        after = carried.final.boxes
+    with xt.corrections(prediction, read_only=True) as corrected:
+        before = corrected.final.boxes
+    assert len(in_first_regions(before)) > 2
+    np.testing.assert_allclose(in_first_regions(after), in_first_regions(before))
+    assert len(after) != len(before)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ Knows predictions and corrections; must not know models or screens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
@@ -33,6 +33,7 @@ def review_queue(
     other: Prediction | None = None,
     class_name: str | None = None,
     most: int | None = None,
+    every: int | None = None,
     seed: int = 0,
 ) -> ReviewQueue:
     """Put the regions of a prediction in the order in which they are worth looking at.
@@ -52,13 +53,15 @@ def review_queue(
         Of the mask, else of the region scores.
     most
         So many regions; default: all.
+    every
+        Each so-many-th region is one drawn at random, so that estimates come along; default: none is.
     seed
         Of the random order, which is the same whenever it is asked for.
 
     Raises
     ------
     SettingsError
-        ``by`` is unknown, or what it needs is lacking.
+        ``by`` is unknown, or what it needs is lacking; or ``every`` is below 1.
     """
     if by not in get_args(By):
         raise SettingsError(f"by = {by!r}", "is no order", f"choose of {', '.join(get_args(By))}")
@@ -67,7 +70,10 @@ def review_queue(
         from napari_xt.io.corrections.corrections import corrections as open_corrections
 
         corrections = open_corrections(prediction)
-    return ReviewQueue(corrections, order[:most], _order(prediction, "random", None, None, seed))
+    at_random = _order(prediction, "random", None, None, seed)
+    if every is not None:
+        order = _mixed(order, at_random, every)
+    return ReviewQueue(corrections, order[:most], at_random)
 
 
 class ReviewQueue:
@@ -92,7 +98,7 @@ class ReviewQueue:
 
     def __init__(self, corrections: Corrections, order: list[Place], at_random: list[Place]) -> None:
         self.order = order
-        self._corrections, self._random = corrections, at_random
+        self._corrections, self._random, self._places = corrections, at_random, set(order)
         self.current: Place | None = None
         self.next()
 
@@ -105,8 +111,7 @@ class ReviewQueue:
     @property
     def reviewed(self) -> int:
         """How many of the queue's regions were answered: accepted, fixed or skipped."""
-        states = self._states()
-        return sum(place in states for place in self.order)
+        return len(self._places & self._states().keys())
 
     def next(self) -> Place | None:
         """Go on to the first region after this one that nobody answered; from the end to the first of all."""
@@ -146,11 +151,10 @@ class ReviewQueue:
             stroke.region(*self.current, state=state, class_name=known["class"] if known else None)
         return self.next()
 
-    def _states(self) -> Mapping[Place, str]:
+    def _states(self) -> dict[Place, str]:
         """What was answered of regions, by place."""
-        table = self._corrections.regions
-        told = table[table["state"].notna()]
-        return dict(zip(zip(told["region_row"], told["region_col"], strict=True), told["state"], strict=True))
+        told = list(self._corrections.marks.regions.items())
+        return {place: region["state"] for place, region in told if region["state"] is not None}
 
     def _looked_at(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         """Wrong share, pixels and whether there is a fault, of the answered regions that open the random order.
@@ -199,6 +203,17 @@ def _order(prediction: Prediction, by: By, other: Prediction | None, class_name:
     best = np.argsort(-np.nan_to_num(values, nan=-1.0), axis=None, kind="stable")[:known]
     rows, cols = np.unravel_index(best, values.shape)
     return list(zip(rows.tolist(), cols.tolist(), strict=True))
+
+
+def _mixed(order: list[Place], at_random: list[Place], every: int) -> list[Place]:
+    """``order`` with the next one drawn at random in each ``every``-th place, each region once."""
+    if every < 1:
+        raise SettingsError(f"every = {every}", "is no number of regions", "give 1 or more, or None")
+    plain, drawn, found = iter(order), iter(at_random), dict[Place, None]()
+    for count in range(1, len(order) + 1):
+        source = plain if count % every else drawn
+        found.update(dict.fromkeys(itertools.islice((place for place in source if place not in found), 1)))
+    return list(found | dict.fromkeys(order))
 
 
 def _values(prediction: Prediction, by: By, other: Prediction | None, class_name: str | None) -> NDArray[np.float32]:

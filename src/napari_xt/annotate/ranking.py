@@ -46,12 +46,7 @@ def disagreement(prediction: Prediction, other: Prediction) -> Values:
         The grids or the classes differ.
     """
     layout = prediction.layout
-    if (layout.grid, layout.frame, layout.mask, layout.scores) != (
-        other.layout.grid,
-        other.layout.frame,
-        other.layout.mask,
-        other.layout.scores,
-    ):
+    if not comparable(layout, other.layout):
         raise SettingsError(
             other.path.name, f"has not the grid and classes of {prediction.path.name}", "compare others"
         )
@@ -67,6 +62,12 @@ def disagreement(prediction: Prediction, other: Prediction) -> Values:
 
     means = _means(layout, 1 << index, prediction.mask[index].shape, differs)
     return _done(other, _done(prediction, means))
+
+
+def comparable(one: Layout, other: Layout) -> bool:
+    """Whether two predictions have the same regions and classes; how much of the image each saw at once may differ."""
+    about = [(x.grid.height, x.grid.width, x.grid.region_px, x.frame, x.mask, x.scores) for x in (one, other)]
+    return about[0] == about[1]
 
 
 def share(prediction: Prediction, class_name: str) -> Values:
@@ -94,11 +95,15 @@ def share(prediction: Prediction, class_name: str) -> Values:
 
 
 def _lead(p: NDArray[np.generic]) -> NDArray[np.float32]:
-    """By how much the largest along the first axis exceeds the second largest, float32."""
-    if len(p) < 2:
-        return np.asarray(p[0], np.float32)
-    two = np.partition(p, len(p) - 2, axis=0)[-2:].astype(np.float32)
-    return np.asarray(two[1] - two[0], np.float32)
+    """By how much the largest along the first axis exceeds the second largest, float32; of one, its value.
+
+    ``p`` is nowhere below 0. Pass by pass over whole arrays, which is quicker than to sort each cell.
+    """
+    first, second = p[0], np.zeros_like(p[0])
+    for one in p[1:]:
+        second = np.maximum(second, np.minimum(first, one))
+        first = np.maximum(first, one)
+    return np.asarray(first - second, np.float32)
 
 
 def _level(layout: Layout) -> int:

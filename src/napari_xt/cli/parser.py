@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import NoReturn, TypeAlias, get_args, get_type_hints
 
 from napari_xt._version import __version__
+from napari_xt.cli import corrected
 from napari_xt.cli import verbs as call
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import SettingsError
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         _add_export,
         _add_pack,
         _add_compare,
+        _add_corrected,
         _add_models,
         _add_bench,
         _add_demo,
@@ -96,6 +98,25 @@ def _add_compare(verbs: Verbs) -> None:
     compare.add_argument("a", help="a store, NAME.xt.zarr; the truth, as far as precision and recall go")
     compare.add_argument("b", help="the other store")
     compare.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_corrected(verbs: Verbs) -> None:
+    take = _verb(verbs, "import", corrected.take_in, "take areas that were drawn elsewhere as corrections")
+    take.add_argument("prediction", help="the store, NAME.xt.zarr")
+    take.add_argument("file", help="GeoJSON of polygons with classes, as QuPath or GIS write it")
+    take.add_argument("--check", action="store_true", help="only say what it holds, and whether it can be taken")
+    take.add_argument("--author", help="who the log says it was (default: the user)")
+    refine = _verb(verbs, "refine", corrected.refine, "have a model learn from what was corrected of a prediction")
+    refine.add_argument("prediction", help="the store, NAME.xt.zarr, of a run with --keep features")
+    refine.add_argument("--model", help="that learns (default: the prediction's)")
+    refine.add_argument("--out", help="the file to write, NAME.safetensors (default: NAME+1 beside the prediction)")
+    refine.add_argument("--steps", type=int, help="of learning (default: as the model needs)")
+    refine.add_argument("--seed", type=int, help="of everything random (default: 0)")
+    again = "run the refined model over the image, into NAME+1.xt.zarr with the corrections (default: yes)"
+    refine.add_argument("--predict", action=argparse.BooleanOptionalAction, default=True, help=again)
+    crops = _verb(verbs, "training-set", corrected.training_set, "add corrected regions to a folder of training crops")
+    crops.add_argument("prediction", help="the store, NAME.xt.zarr")
+    crops.add_argument("folder", help="of this or other predictions, or new")
 
 
 def _add_models(verbs: Verbs) -> None:

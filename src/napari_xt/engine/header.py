@@ -36,7 +36,13 @@ def header_of(image: Image, model: Model, settings: RunSettings, resolved: Plan)
     digest = model.digest
     identity = {"model": digest, "image": image.identity(), "numerics": NUMERICS, "iou": config.suppression_iou}
     told = settings.to_json() | {"threshold": resolved.threshold}
-    about = {"name": model.name, "digest": digest, "encoder": model.encoder_digest, "config": config.to_json()}
+    about: dict[str, object] = {
+        "name": model.name,
+        "digest": digest,
+        "encoder": model.encoder_digest,
+        "config": config.to_json(),
+    }
+    about |= {"blank": True} if getattr(model, "blank", False) else {}
     return Header(layout, job | identity, told, stored, about, _notes(image, _given(model), settings, resolved))
 
 

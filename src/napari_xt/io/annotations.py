@@ -200,6 +200,9 @@ def _from_map(path: Path, found: _Found, georeference: Georeference) -> list[Ann
 
     def pixels(ring: Ring) -> Ring:
         x, y = there.transform(*ring.T)
+        if not np.isfinite([x, y]).all():
+            do = 'state pixels with a member "napari_xt": {"flavour": "qupath"}'
+            raise AnnotationError(path, "its coordinates are no longitudes and latitudes", do)
         return np.stack([np.asarray(x) - c, np.asarray(y) - f], axis=1) @ back.T[:, ::-1]
 
     return [_with(path, one, pixels) for one in found.annotations]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import get_args
 
 from napari_xt.errors import SettingsError
-from napari_xt.io.corrections.corrections import with_corrections
+from napari_xt.io.corrections.corrections import Source, with_corrections
 from napari_xt.io.exports import coco, geojson, geopackage, raster, tables
-from napari_xt.io.exports.wanted import Flavour, Progress, Source, Wanted, What, available
+from napari_xt.io.exports.wanted import Flavour, Progress, Wanted, What, available
 from napari_xt.io.prediction import Prediction, seen_at
 from napari_xt.io.stores.durable import appearing
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_xt.errors import SettingsError
 from napari_xt.geometry import Box
 from napari_xt.io.annotations import Annotation, read_annotations
+from napari_xt.io.corrections.corrections import Source, of_source
 from napari_xt.io.images.source import UNITS_UM
 from napari_xt.io.measures.inside import bounds, pixels_inside, points_inside
 from napari_xt.io.objects import Progress, objects
@@ -33,6 +34,7 @@ def measure(
     *,
     mask_threshold: float | None = None,
     box_threshold: float | None = None,
+    source: Source = "final",
     found: pd.DataFrame | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -47,6 +49,8 @@ def measure(
         ``y, x`` in level-0 px.
     mask_threshold, box_threshold
         What is seen of the mask and of the boxes, as `Prediction.at` has it; default: the prediction's.
+    source
+        ``"final"``: with corrections applied; ``"prediction"``: as the model said it.
     found
         What `objects` returned for the prediction as it is seen, where that is known already.
     progress
@@ -65,8 +69,8 @@ def measure(
     XTError
         As `objects` and `read_annotations` do, or ``within`` is none of these.
     """
-    known = seen_at(prediction, mask_threshold, box_threshold)
-    table = objects(known, progress=progress) if found is None else found
+    known = of_source(seen_at(prediction, mask_threshold, box_threshold), source)
+    table = objects(known, source=source, progress=progress) if found is None else found
     rows = _summary(known, WHOLE, None, table)
     for name, rings in _shapes(within):
         rows += _summary(known, name, rings, table)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_xt.errors import SettingsError, StoreError
 from napari_xt.geometry import Box
+from napari_xt.io.corrections.corrections import Source, of_source
 from napari_xt.io.exports.wanted import SYMBOLS
 from napari_xt.io.image import Image, open_image
 from napari_xt.io.images.resample import read_run
@@ -32,6 +33,7 @@ def objects(
     image: Any = None,
     *,
     mask_threshold: float | None = None,
+    source: Source = "final",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure every connected object of the mask (pixels of one class joined by their sides), across all borders.
@@ -44,6 +46,8 @@ def objects(
         What `open_image` takes, for the mean intensity of each channel; default: not measured.
     mask_threshold
         What is seen of the mask, as `Prediction.at` has it; default: the prediction's.
+    source
+        ``"final"``: with corrections applied; ``"prediction"``: as the model said it.
     progress
         Called with rows of the mask that are done, and their number.
 
@@ -65,7 +69,7 @@ def objects(
     ImageReadError
         ``image`` is damaged.
     """
-    found = seen_at(prediction, mask_threshold)
+    found = of_source(seen_at(prediction, mask_threshold), source)
     if not found.mask:
         return _table(found, [], ())
     opened = None if image is None else _same_size(found, open_image(image, plane=_plane(found)))

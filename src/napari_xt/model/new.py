@@ -87,7 +87,7 @@ def new_model(
         _take_over(model, trained)
     elif pretrained and isinstance(model.region, RegionEncoder):
         model.region.load_pretrained(REGION_ENCODERS.get(region_encoder.lower(), region_encoder))
-    model.name = "new"
+    model.name, model.blank = "new", True
     return model.eval().requires_grad_(False)
 
 

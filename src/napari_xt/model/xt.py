@@ -70,6 +70,8 @@ class XT(nn.Module):
     ----------
     name
         What the model is called; `load_model` sets it.
+    blank
+        Whether its heads have learned nothing: it only encodes what is to be scribbled on, and states nothing.
     given
         What a user gives to get it, a name or a path; empty where it comes from no file.
     card
@@ -97,7 +99,7 @@ class XT(nn.Module):
         if context is not None:
             config = replace(config, context=replace(config.context, kind="custom"))
         self.config = config
-        self.name, self.given = "model", ""
+        self.name, self.given, self.blank = "model", "", False
         self.card: ModelCard | None = None
         self.report: tuple[str, ...] = ()
         self.region_dtype = torch.float32

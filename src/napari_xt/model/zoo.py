@@ -138,7 +138,8 @@ def _describe_own(path: Path) -> ModelInfo:
         stored = json.loads(text or "")
         config = XTConfig.from_json(json.dumps(stored["config"]))
         known = {f.name for f in fields(ModelCard)}
-        card = ModelCard(**{k: v for k, v in stored["card"].items() if k in known})
+        told = {k: v for k, v in stored["card"].items() if k in known}
+        card = ModelCard(**told | {"thumbnails": tuple(told.get("thumbnails", ()))})
     except ModelError as error:
         raise ModelError(path, f"{error.what}: {error.why}", error.do) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

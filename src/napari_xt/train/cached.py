@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_xt.engine.context_map import window_around, window_tokens
 from napari_xt.errors import StoreError
@@ -80,24 +80,27 @@ def cached(model: XT, prediction: Prediction, places: Sequence[Place], check: Ca
     return Cached(local, *(torch.stack([found[place] for place in places]) for found in (seen, alone)))
 
 
-def joined(head: DenseHead, local: Tensor, patch: Tensor, at: Tensor | None = None) -> Tensor:
-    """What `DenseHead.forward` gives of a region inside its window, ``(B, K, h, h)``, from `Cached` alone.
-
-    Where ``at (B, h, h)`` says which cells are wanted it is ``(1, K, 1, cells)`` of these.
-    """
+def joined(head: DenseHead, local: Tensor, patch: Tensor) -> Tensor:
+    """What `DenseHead.forward` gives of a region inside its window, ``(B, K, h, h)``, from `Cached` alone."""
     tokens = head.from_context(patch).permute(0, 3, 1, 2)
     weights = _spread(local.shape[-1], patch.shape[1]).to(tokens)
-    wide = weights @ tokens @ weights.T
-    if at is not None:
-        local, wide = cells_of(local, at), cells_of(wide, at)
-    x = head.from_local(local) + wide
+    x = head.from_local(local) + weights @ tokens @ weights.T
     logits: Tensor = head.out(head.mix(x.relu()).relu())
     return logits
 
 
-def cells_of(maps: Tensor, at: Tensor) -> Tensor:
-    """The cells of ``maps (B, c, h, h)`` where ``at (B, h, h)``, ``(1, c, 1, cells)``."""
-    return maps.permute(0, 2, 3, 1)[at].T[None, :, None]
+def joined_at(head: DenseHead, local: Tensor, patch: Tensor, at: Tensor) -> Tensor:
+    """The same of some cells alone, ``at (B, P)`` in the flattened map: ``(B, K, 1, P)``."""
+    side, ring = local.shape[-1], patch.shape[1]
+    across = _spread(side, ring).to(local)
+    weights = (across[at // side, :, None] * across[at % side, None]).flatten(2)  # (B, P, ring * ring)
+    points = local.flatten(2).gather(2, at[:, None].expand(-1, local.shape[1], -1)).mT  # (B, P, c)
+    x = _linear(head.from_local, points) + weights @ head.from_context(patch).flatten(1, 2)
+    return _linear(head.out, _linear(head.mix, x.relu()).relu()).mT[:, :, None]
+
+
+def _linear(layer: nn.Conv2d, points: Tensor) -> Tensor:
+    return F.linear(points, layer.weight[:, :, 0, 0], layer.bias)
 
 
 def _spread(cells: int, ringed: int) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 WARM = 20  # steps that the rate climbs
+Weights = list[Tensor]  # of a head, in the order of its parameters
 
 
 def optimiser_of(heads: dict[str, nn.Module], rate: float, context_rate: float) -> torch.optim.Optimizer:
@@ -49,3 +50,23 @@ def means(costs: Sequence[dict[str, float]]) -> dict[str, float]:
     """The mean of each cost over the steps that had it."""
     names = {name for cost in costs for name in cost}
     return {name: float(np.mean([cost[name] for cost in costs if name in cost])) for name in sorted(names)}
+
+
+def weights_of(head: nn.Module) -> Weights:
+    """A copy."""
+    return [parameter.detach().clone() for parameter in head.parameters()]
+
+
+@torch.no_grad()
+def put(head: nn.Module, weights: Weights) -> None:
+    """Give a head other weights."""
+    for parameter, weight in zip(head.parameters(), weights, strict=True):
+        parameter.copy_(weight)
+
+
+@torch.no_grad()
+def follow(average: Mapping[str, Weights], heads: Mapping[str, nn.Module], decay: float) -> None:
+    """Move running averages towards what heads are now."""
+    for name, head in heads.items():
+        for mean, parameter in zip(average[name], head.parameters(), strict=True):
+            mean.lerp_(parameter, 1 - decay)

@@ -124,6 +124,7 @@ def optimise(
         A file to continue from where it is there, written at each report (``weights_only`` tensors).
     """
     average = copy.deepcopy(model).eval().requires_grad_(False)
+    average.blank = False
     optimiser = _optimiser(model, settings)
     first = _resume(checkpoint, model, average, optimiser)
     started, costs = time.monotonic(), []

@@ -6,7 +6,7 @@ Knows truths, stores and networks; must not know screens, files of models, or ho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,22 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_xt.annotate.truth import RegionTruth, Truths
+from napari_xt.annotate.truth import Truths
 from napari_xt.errors import ModelError, SettingsError
 from napari_xt.io.prediction import Prediction
-from napari_xt.io.stores.kept import Kept
 from napari_xt.model.grown import grown
 from napari_xt.model.xt import XT
-from napari_xt.train.cached import Cached, Place, cached, cells_of, inner, joined
-from napari_xt.train.descent import means, optimiser_of, set_rate, step_down
-from napari_xt.train.judge import best_threshold, judged
-from napari_xt.train.sparse import Known, box_replay_cost, boxes_cost, class_weights, known, mask_cost, replay_cost
+from napari_xt.train.cached import Cached, cached, inner, joined_at
+from napari_xt.train.choose import Way, turns
+from napari_xt.train.descent import Weights, follow, means, optimiser_of, put, set_rate, step_down, weights_of
+from napari_xt.train.sparse import Known, boxes_cost, class_weights, drawn, known, mask_cost
+from napari_xt.train.trial import WHAT, Trials
 
 HEADS = ("mask", "boxes", "scores")
-FEWEST = 5  # regions: of fewer none is held out
-REPLAYED = 64  # unlabelled regions, at most, that what was said of is held on to
-LEARNED: dict[str, Any] = {"steps": 200, "rate": 1e-3, "kept": 0.4, "context_rate": 0.0}
+LEARNED: dict[str, Any] = {"steps": 400, "rate": 3e-3, "context_rate": 1.0}
 NEW: dict[str, Any] = {"steps": 600, "rate": 3e-4, "kept": 0.0, "context_rate": 0.1}
+KEPT = (0.0, 0.25, 0.5)  # shares of the old weights that are tried where nothing is said
+CELLS = 512  # of a region that a step sees, at most
+AVERAGE = 0.98  # of the running average of the weights, which is what is kept
 EVERY = 10  # steps between two reports
 Stage = Literal["read", "learn", "judge"]
 
@@ -43,22 +44,22 @@ class RefineSettings:
     Parameters
     ----------
     steps, batch
-        Optimiser steps, and regions of each. None: few for a model that has learned before, more for a new one.
+        Optimiser steps, and regions of each. None: 400, more for a new model.
     rate
-        Highest learning rate; None: as above.
+        Highest learning rate; None: higher for a model that has learned before.
     heads
         Which of ``mask``, ``boxes`` and ``scores``.
     held_out
-        Share of the regions that is not learned from and tells how good the model is, before and after.
-    replay
-        How much what the old model said of regions without any truth counts, against forgetting; 0: nothing.
+        Share of the regions that is not learned from and tells how good the model is, before and after, and which way
+        of learning is best. Of few regions each is held out once, and all are learned from in the end. 0: none.
     kept
         Share of the old weights in the new ones, against forgetting (Wortsman et al., 2022, "Robust fine-tuning of
-        zero-shot models"); None: some of a model that has learned before, nothing of a new one.
+        zero-shot models"); None: what serves each head best on regions held out, nothing for a new model. A head that
+        is no better on these for any share stays as it was, and so do boxes where fewer than 100 are known.
     drop_context
         Share of the steps that see regions without context.
     context_rate
-        How fast heads learn to listen to the context, against ``rate``; None: not at all where they have learned it.
+        How fast heads learn to listen to the context, against ``rate``; None: slower for a new model.
     seed
         Of everything random.
     """
@@ -68,14 +69,13 @@ class RefineSettings:
     rate: float | None = None
     heads: tuple[str, ...] = HEADS
     held_out: float = 0.2
-    replay: float = 0.0
     kept: float | None = None
     drop_context: float = 0.15
     context_rate: float | None = None
     seed: int = 0
 
     def of(self, learned: bool) -> RefineSettings:
-        """With nothing left open, for a model that has learned before or a new one."""
+        """With what is usual for a model that has learned before, or a new one."""
         usual = LEARNED if learned else NEW
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
 
@@ -102,7 +102,9 @@ class Refined:
     path
         Its file; None where none was asked for, or where it was stopped.
     before, after
-        Figures on the regions held out, see `judge.judged`; empty where none were.
+        Figures on the regions held out: ``mask_f1``, the mean over the classes that are known, without background, by
+        pixels; ``box_f1`` at the model's threshold and an IoU of 0.4, in complete regions, class aside;
+        ``score_accuracy`` of regions. What is not known is left out.
     seconds
         What it took.
     labelled
@@ -121,15 +123,6 @@ class Refined:
     labelled: dict[str, int]
     warnings: tuple[str, ...] = ()
     stopped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Replay:
-    """Regions without truth, and what was said of them: class probabilities and heat maps."""
-
-    seen: Cached
-    mask: Tensor | None
-    heat: Tensor | None
 
 
 class _Stopped(Exception):
@@ -190,125 +183,106 @@ class _Lesson:
     ) -> None:
         self._old, self._prediction, self._truths, self._settings = model, prediction, truths, settings
         self._progress, self._stop, self._started = progress, stop, time.monotonic()
-        self._px = prediction.layout.frame.px_per_run
+        px = prediction.layout.frame.px_per_run
         self._model = _with_classes(model, truths, settings.heads)
+        self._heads = _heads(self._model, settings.heads)
         names = self._model.config.mask or ()
         self._names = {value: names.index(name) for value, name in enumerate(truths.mask) if name in names}
+        self._told = [truth for truth in truths if truth.told]
+        self._targets = known(self._told, self._names, self._model.config, px)
+        kept = KEPT if settings.kept is None else (settings.kept,)
+        self._new = model.card is None
+        fixed = [name for name in self._heads if self._new or _grown(name, model, self._model)]
+        self._trials = Trials(self._model, self._heads, self._names, px, kept, fixed)
+        self._steps, self._done, self._total = settings.steps or 1, 0, 0
 
     def run(self) -> Refined:
-        """Read, judge, learn and judge again."""
-        told = [truth for truth in self._truths if truth.told]
-        shown, held = _split(told, self._settings)
+        """Read, try in turns, and learn in the way that is best."""
         before: dict[str, float] = {}
         after: dict[str, float] = {}
+        ways: dict[str, Way] = {}
         stopped = False
         try:
-            self._tell("read", 0, len(told))
-            seen, apart = self._read(shown), self._read(held) if held else None
-            targets = known(shown, self._names, self._model.config, self._px)
-            replay = self._replay(told)
-            before = self._judge(self._old, held, apart)
-            self._learn(seen, targets, replay)
-            self._keep()
-            self._choose_threshold(shown, seen)
-            after = self._judge(self._model, held, apart)
+            seen = self._read()
+            learned = self._try(seen)
+            ways, before, after = self._trials.ways()
+            learned = learned or self._learn(seen, list(range(len(seen))))
+            for name, way in ways.items():
+                self._trials.take(name, way, learned)
         except _Stopped:
             stopped = True
         self._model.eval().requires_grad_(False)
-        for head in _heads(self._model, self._settings.heads).values():
+        for head in self._heads.values():
             head.half().float()  # as it will be read from a file
-        labelled = self._truths.labelled()
-        seconds = time.monotonic() - self._started
-        return Refined(self._model, None, before, after, seconds, labelled, self._truths.warnings(), stopped)
+        same = [
+            f"{WHAT[name]}: nothing shows on regions held out that they would be better, so they stay"
+            for name, way in ways.items()
+            if self._trials.stays(way)
+        ]
+        warnings, seconds = (*self._truths.warnings(), *same), time.monotonic() - self._started
+        self._model.blank = False
+        return Refined(self._model, None, before, after, seconds, self._truths.labelled(), warnings, stopped)
 
-    def _read(self, truths: Sequence[RegionTruth]) -> Cached:
-        return cached(self._old, self._prediction, [(t.row, t.col) for t in truths], self._check)
+    def _read(self) -> Cached:
+        self._tell("read", 0, len(self._told))
+        return cached(self._old, self._prediction, [(t.row, t.col) for t in self._told], self._check)
 
-    def _replay(self, told: Sequence[RegionTruth]) -> _Replay | None:
-        """Regions of which nothing is known, and what the old model says of them."""
-        if not self._settings.replay:
-            return None
-        taken = {(t.row, t.col) for t in told}
-        rows, cols = np.nonzero(Kept(self._prediction.path).features)
-        free = [p for p in zip(rows.tolist(), cols.tolist(), strict=True) if p not in taken]
-        if not free:
-            return None
-        rng = np.random.default_rng(self._settings.seed)
-        count = min(len(free), REPLAYED, max(len(told), self._settings.batch))
-        places: list[Place] = [free[i] for i in sorted(rng.choice(len(free), count, replace=False))]
-        seen = cached(self._old, self._prediction, places, self._check)
-        return _Replay(seen, *_said(self._old, seen, self._settings))
-
-    def _learn(self, seen: Cached, targets: Known, replay: _Replay | None) -> None:
+    def _try(self, seen: Cached) -> dict[str, Weights]:
+        """Learn from some regions and judge by the others, in turns; what was learned where that was done once."""
         settings = self._settings
-        steps, heads = settings.steps or 1, _heads(self._model, settings.heads)
+        tried = turns(len(seen), settings.held_out, settings.seed, spare=self._new)
+        once = len(tried) == 1
+        self._total = (len(tried) + (not once)) * self._steps
+        for shown, held in tried:
+            learned = self._learn(seen, shown)
+            self._tell("judge", 0, len(held))
+            self._trials.judge(learned, [self._told[i] for i in held], seen.some(torch.tensor(held)), self._check)
+        return learned if once else {}
+
+    def _learn(self, seen: Cached, shown: list[int]) -> dict[str, Weights]:
+        """Learn from some regions, from the beginning: averaged weights."""
+        settings, steps, heads = self._settings, self._steps, self._heads
+        for name, head in heads.items():
+            put(head, self._trials.start[name])
+            head.requires_grad_(True)
         parameters = [p for head in heads.values() for p in head.parameters()]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
         optimiser = optimiser_of(heads, settings.rate or 0.0, settings.context_rate or 0.0)
-        weights, rng = class_weights(targets.share), np.random.default_rng(settings.seed)
+        rng, cells = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
+        places = torch.tensor(shown)
+        weights = class_weights(self._targets.share[places])
+        average = {name: weights_of(head) for name, head in heads.items()}
         costs: list[dict[str, float]] = []
-        for step in range(steps):
+        for step in range(1, steps + 1):
             self._check()
-            set_rate(optimiser, step / steps, step)
-            index = torch.from_numpy(_drawn(len(seen), settings.batch, step, settings.seed))
+            set_rate(optimiser, (step - 1) / steps, step - 1)
+            index = places[torch.from_numpy(_drawn(len(shown), settings.batch, step - 1, settings.seed))]
             by_itself = bool(rng.random() < settings.drop_context)
-            cost = self._costs(heads, seen.some(index), targets.some(index), weights, by_itself)
-            if replay is not None:
-                some = torch.from_numpy(rng.integers(0, len(replay.seen), max(1, settings.batch // 2)))
-                cost["replay"] = self._replayed(heads, replay, some)
+            cost = self._costs(seen.some(index), self._targets.some(index), weights, by_itself, cells)
             costs.append(step_down(cost, parameters, optimiser))
-            if (step + 1) % EVERY == 0 or step + 1 == steps:
-                self._tell("learn", step + 1, steps, means(costs))
+            follow(average, heads, min(AVERAGE, step / (step + 9)))
+            if step % EVERY == 0 or step == steps:
+                self._tell("learn", self._done + step, self._total, means(costs))
                 costs = []
-
-    def _choose_threshold(self, shown: Sequence[RegionTruth], seen: Cached) -> None:
-        """Scores of boxes that nothing ties to the old ones have moved: the threshold is what serves best now."""
-        if "boxes" in self._settings.heads and not self._settings.kept:
-            found = best_threshold(self._model, shown, seen, self._px)
-            self._model.config = replace(self._model.config, threshold=found or self._model.config.threshold)
-
-    @torch.no_grad()
-    def _keep(self) -> None:
-        """Move the weights back towards what they were; a head with new classes stays as learned."""
-        old = _heads(self._old, self._settings.heads)
-        for name, head in _heads(self._model, self._settings.heads).items():
-            pairs = list(zip(head.parameters(), old[name].parameters(), strict=True))
-            if all(new.shape == kept.shape for new, kept in pairs):
-                for new, kept in pairs:
-                    new.lerp_(kept, self._settings.kept or 0.0)
+        self._done += steps
+        return average
 
     def _costs(
-        self, heads: dict[str, nn.Module], seen: Cached, targets: Known, weights: Tensor, by_itself: bool
+        self, seen: Cached, targets: Known, weights: Tensor, by_itself: bool, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        patch = seen.alone if by_itself else seen.seen
+        patch, heads = seen.alone if by_itself else seen.seen, self._heads
         cost: dict[str, Tensor] = {}
         if "mask" in heads and targets.share.any():
-            at = targets.share.sum(1) > 0  # elsewhere nothing is known, and nothing need be worked out
-            logits = joined(heads["mask"], seen.local, patch, at)  # type: ignore[arg-type]
-            cost["mask"] = mask_cost(logits, cells_of(targets.share, at), weights)
+            cells = drawn((targets.share.sum(1) > 0).float(), CELLS, generator)
+            logits = joined_at(heads["mask"], seen.local, patch, cells.at)  # type: ignore[arg-type]
+            cost["mask"] = mask_cost(logits, targets.at(cells).share, weights)
         if "boxes" in heads and targets.valid.any():
-            stride = self._model.config.local.stride
-            cost["boxes"] = boxes_cost(joined(heads["boxes"], seen.local, patch), targets, stride)  # type: ignore[arg-type]
+            cells = drawn(targets.valid * (1 + (targets.near > 0).float()), CELLS, generator)
+            raw = joined_at(heads["boxes"], seen.local, patch, cells.at)  # type: ignore[arg-type]
+            cost["boxes"] = boxes_cost(raw, targets.at(cells), self._model.config.local.stride)
         if "scores" in heads and (targets.classes >= 0).any():
             logits = heads["scores"](inner(patch)[:, None, None])[:, 0, 0]
             cost["scores"] = 0.3 * F.cross_entropy(logits, targets.classes, ignore_index=-1)
         return cost
-
-    def _replayed(self, heads: dict[str, nn.Module], replay: _Replay, index: Tensor) -> Tensor:
-        seen, costs = replay.seen.some(index), []
-        if "mask" in heads and replay.mask is not None:
-            costs.append(replay_cost(joined(heads["mask"], seen.local, seen.seen), replay.mask[index].float()))  # type: ignore[arg-type]
-        if "boxes" in heads and replay.heat is not None:
-            costs.append(box_replay_cost(joined(heads["boxes"], seen.local, seen.seen), replay.heat[index].float()))  # type: ignore[arg-type]
-        return self._settings.replay * torch.stack(costs).sum()
-
-    def _judge(self, model: XT, held: Sequence[RegionTruth], input: Cached | None) -> dict[str, float]:
-        if input is None:
-            return {}
-        self._check()
-        self._tell("judge", 0, len(held))
-        return judged(model, held, self._names, input, self._px)
 
     def _check(self) -> None:
         if self._stop():
@@ -330,22 +304,8 @@ def _check(model: XT, prediction: Prediction, truths: Truths, settings: RefineSe
         raise ModelError(f"model {model.name}", f"has none of the heads {', '.join(settings.heads)}")
     if not 0 <= settings.held_out < 1:
         raise SettingsError(f"held_out = {settings.held_out}", "must lie in 0..1, below 1")
-    if (settings.steps or 0) < 1 or settings.batch < 1:
+    if settings.batch < 1 or (settings.steps is not None and settings.steps < 1):
         raise SettingsError(f"steps = {settings.steps}, batch = {settings.batch}", "must be at least 1")
-
-
-@torch.no_grad()
-def _said(model: XT, seen: Cached, settings: RefineSettings) -> tuple[Tensor | None, Tensor | None]:
-    """Class probabilities ``(N, K, h, h)`` and heat maps ``(N, Kb, h, h)`` of regions, float16."""
-    heads = _heads(model, settings.heads)
-    parts = [seen.some(i) for i in torch.split(torch.arange(len(seen)), settings.batch)]
-
-    def all_of(name: str) -> Tensor | None:
-        head = heads.get(name)
-        return None if head is None else torch.cat([joined(head, p.local, p.seen) for p in parts])  # type: ignore[arg-type]
-
-    mask, boxes = all_of("mask"), all_of("boxes")
-    return None if mask is None else mask.softmax(1).half(), None if boxes is None else boxes[:, :-4].sigmoid().half()
 
 
 def _with_classes(model: XT, truths: Truths, heads: Collection[str]) -> XT:
@@ -355,12 +315,8 @@ def _with_classes(model: XT, truths: Truths, heads: Collection[str]) -> XT:
     return grown(model, **{head: names for head, names in wanted.items() if head in heads})
 
 
-def _split(told: Sequence[RegionTruth], settings: RefineSettings) -> tuple[list[RegionTruth], list[RegionTruth]]:
-    """What is learned from, and what is held out."""
-    count = round(len(told) * settings.held_out) if len(told) >= FEWEST else 0
-    rng = np.random.default_rng(settings.seed)
-    held = set(rng.permutation(len(told))[:count].tolist())
-    return [t for i, t in enumerate(told) if i not in held], [told[i] for i in sorted(held)]
+def _grown(name: str, old: XT, new: XT) -> bool:
+    return bool(getattr(old.config, name) != getattr(new.config, name))
 
 
 def _heads(model: XT, wanted: Collection[str]) -> dict[str, nn.Module]:

@@ -15,12 +15,12 @@ from napari_xt.model.xt import XTOutput
 
 
 def heat_loss(logits: Tensor, heat: Tensor, valid: Tensor) -> Tensor:
-    """Focal loss of heat maps, all ``(B, h, w)``, per centre."""
+    """Focal loss of heat maps, all ``(B, h, w)``, per centre; ``valid`` may say how much each cell counts."""
     p = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
     centre = heat > 0.999
     hit = -((1 - p) ** 2) * p.log() * centre
     miss = -((1 - heat) ** 4) * p**2 * (1 - p).log() * ~centre
-    total: Tensor = ((hit + miss) * valid).sum() / (centre & valid).sum().clamp(min=8)
+    total: Tensor = ((hit + miss) * valid).sum() / (centre * valid).sum().clamp(min=8)
     return total
 
 

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from napari_xt.annotate.truth import COMPLETE, Truths, truths
+from napari_xt.annotate.truth import Truths, truths
 from napari_xt.engine.run import predict
 from napari_xt.engine.settings import RunSettings
 from napari_xt.errors import SettingsError
-from napari_xt.io.corrections.corrections import Corrections, corrections
+from napari_xt.io.corrections.corrections import corrections
 from napari_xt.io.prediction import Prediction, open_prediction
 from napari_xt.io.stores.tree import SUFFIX as STORE
 from napari_xt.model.checkpoint import load_model, save_model
@@ -26,6 +25,7 @@ from napari_xt.model.config import ModelCard
 from napari_xt.model.xt import XT
 from napari_xt.model.zoo import SUFFIX, list_models
 from napari_xt.train.lesson import Learning, Refined, RefineSettings, learn
+from napari_xt.train.pinned import pin
 
 
 def refine(
@@ -110,28 +110,37 @@ def predict_again(
     progress
         Show a bar.
     """
-    base = prediction.path.name.removesuffix(STORE)
-    place = _free(prediction.path.parent, base, STORE) if out is None else Path(os.path.expanduser(out))
-    settings = replace(_settings(prediction), keep="features", reuse=str(prediction.path), restart=False)
+    place = next_store(prediction) if out is None else Path(os.path.expanduser(out))
     source = prediction.header.notes.get("image") if image is None else image
-    new = predict(source, refined.model, settings, out=place, progress=progress)
-    with corrections(prediction, read_only=True) as old:
-        if len(old.log()):
-            old.carry(new)
-            _pin(old, new)
+    new = predict(source, refined.model, again(prediction), out=place, progress=progress)
+    hand_on(prediction, new)
     return new
 
 
-def _pin(old: Corrections, new: Prediction) -> None:
-    """What was accepted stays as it was seen then, also where the new model says something else."""
-    said = old.regions
-    places = said.loc[said["state"].isin(COMPLETE), ["region_row", "region_col"]].to_numpy(int).tolist()
-    if not places or not old.mask:
-        return
-    with corrections(new, author=str(old.log()["author"].iloc[-1])) as carried, carried.stroke(tool="refine") as stroke:
-        for row, col in places:
-            inner = old.layout.grid.region(row, col).inner
-            stroke.fill(inner, np.asarray(old.mask[0][inner.slices]))
+def again(prediction: Prediction) -> RunSettings:
+    """The settings with which a refined model runs over the image of a prediction, with what that kept."""
+    return replace(_settings(prediction), keep="features", reuse=str(prediction.path), restart=False)
+
+
+def next_store(prediction: Prediction) -> Path:
+    """Where the prediction of a refined model goes: ``NAME+1.xt.zarr`` beside the old one, or the next free number."""
+    return _free(prediction.path.parent, prediction.path.name.removesuffix(STORE), STORE)
+
+
+def hand_on(prediction: Prediction, new: Prediction) -> None:
+    """Carry the corrections of a prediction, as the disk has them, to that of a refined model; what was accepted stays.
+
+    Raises
+    ------
+    SettingsError
+        The new one has corrections of its own.
+    """
+    with corrections(prediction, read_only=True) as old:
+        log = old.log()
+        if len(log):
+            old.author = str(log["author"].iloc[-1])  # what is carried is still the work of who corrected
+            old.carry(new)
+            pin(old, new)
 
 
 def _told(prediction: Prediction) -> Truths:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,8 +30,9 @@ class Known:
     """Targets of regions, stacked.
 
     ``share (N, K, h, h)`` float32, how much of a cell is known to be of each class (a cell of which nothing is known
-    has zeros); ``heat (N, Kb, h, h)``, ``boxes (N, 4, h, h)``, ``near (N, h, h)`` as in `targets.Targets`; ``valid
-    (N, h, h)`` bool, where boxes are known; ``classes (N,)`` int64, -1 where unknown.
+    has zeros); ``heat (N, Kb, h, h)``, ``boxes (N, 4, h, h)``, ``near (N, h, h)`` as in `targets.Targets`, but centres
+    from each cell's own corner; ``valid (N, h, h)``, where boxes are known (bool, or how much that counts); ``classes
+    (N,)`` int64, -1 where unknown.
     """
 
     share: Tensor
@@ -45,6 +45,46 @@ class Known:
     def some(self, index: Tensor) -> Known:
         """Those at ``index``."""
         return Known(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def at(self, cells: Cells) -> Known:
+        """At some cells of each region: maps ``(N, ..., 1, P)``, in which a cell counts as often as it stands for."""
+        share, heat, boxes = (_gathered(x, cells.at) for x in (self.share, self.heat, self.boxes))
+        near, valid = (_gathered(x[:, None], cells.at)[:, 0] for x in (self.near, self.valid))
+        times = cells.times[:, None]
+        return Known(share * times[:, None], heat, boxes, near, valid * times, self.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Some cells of regions: ``at (N, P)`` int64 in the flattened map, ``times (N, P)`` how many each stands for."""
+
+    at: Tensor
+    times: Tensor
+
+
+def drawn(kinds: Tensor, count: int, generator: torch.Generator) -> Cells:
+    """Draw cells of each region: heads work point by point, so some are enough.
+
+    Parameters
+    ----------
+    kinds
+        ``(N, h, h)``: 2 where a cell is wanted as long as there is room, 1 where any will do, 0 where none will.
+    count
+        P, at most.
+    """
+    flat = kinds.flatten(1).float()
+    chance = (flat + torch.rand(flat.shape, generator=generator)) * (flat > 0)
+    at = chance.topk(min(count, flat.shape[1])).indices
+    taken, times = flat.gather(1, at), torch.zeros(at.shape)
+    for kind in (1, 2):
+        there, some = ((x == kind).sum(1, keepdim=True) for x in (flat, taken))
+        times = times + (taken == kind) * (there / some.clamp(min=1))
+    return Cells(at, times)
+
+
+def _gathered(maps: Tensor, at: Tensor) -> Tensor:
+    """``maps (N, c, h, h)`` at ``at (N, P)``: ``(N, c, 1, P)``."""
+    return maps.flatten(2).gather(2, at[:, None].expand(-1, maps.shape[1], -1))[:, :, None]
 
 
 def known(
@@ -90,28 +130,11 @@ def class_weights(share: Tensor) -> Tensor:
 
 
 def boxes_cost(raw: Tensor, truth: Known, stride: int) -> Tensor:
-    """What boxes cost, ``raw (B, Kb + 4, h, w)``."""
+    """What boxes cost, ``raw (B, Kb + 4, h, w)``: heat maps everywhere, centres and sizes in the cells of a box."""
     heats = [heat_loss(raw[:, k], truth.heat[:, k], truth.valid) for k in range(truth.heat.shape[1])]
-    return torch.stack(heats).sum() + box_loss(raw[:, -4:], truth.boxes, truth.near * truth.valid, stride)
-
-
-def replay_cost(logits: Tensor, said: Tensor) -> Tensor:
-    """How far ``logits (B, K, h, w)`` are from what was ``said (B, K0, h, w)``, probabilities of the first K0 classes.
-
-    What new classes take from old ones is not held against them.
-    """
-    now = logits[:, : said.shape[1]].log_softmax(1)
-    cost: Tensor = (said * (said.clamp(min=1e-6).log() - now)).sum(1).mean()
-    return cost
-
-
-def box_replay_cost(raw: Tensor, said: Tensor) -> Tensor:
-    """How far the heat maps of ``raw (B, Kb + 4, h, w)`` are from what was ``said (B, K0, h, w)``, per box said."""
-    now = raw[:, : said.shape[1]]
-    entropy = F.binary_cross_entropy_with_logits(now, said, reduction="sum")
-    least = F.binary_cross_entropy(said, said, reduction="sum")
-    cost: Tensor = (entropy - least) / said.sum().clamp(min=8)
-    return cost
+    there = (truth.near > 0) & (truth.valid > 0)
+    raws, boxes = (x.permute(0, 2, 3, 1)[there][:, :, None, None] for x in (raw[:, -4:], truth.boxes))
+    return torch.stack(heats).sum() + box_loss(raws, boxes, truth.near[there][:, None, None], stride)
 
 
 _Arrays = tuple[NDArray[np.generic], ...]
@@ -130,6 +153,7 @@ def _region(truth: RegionTruth, mask: Mapping[int, int], config: XTConfig, px_pe
     for target in targets:
         closer = target.near > near
         near[closer], boxes[:, closer] = target.near[closer], target.boxes[:, closer]
+    boxes[:2] -= np.indices(near.shape, np.float32) * stride
     valid = targets[0].valid if targets and truth.complete else near > 0
     for name in names:
         gone = make_targets(_drawn(truth.deleted, name, px_per_run, corner), inside, (side, side), stride, side)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import pandas as pd
 
@@ -32,6 +32,8 @@ from napari_xt.io.stores.place import CORRECTIONS
 
 if TYPE_CHECKING:
     import os
+
+Source = Literal["final", "prediction"]
 
 
 def corrections(
@@ -61,11 +63,28 @@ def corrections(
 
 
 def with_corrections(prediction: Prediction) -> tuple[Prediction, int]:
-    """``prediction`` with what was corrected of it until now, as the disk has it, and how many strokes that is."""
+    """``prediction`` with what was corrected of it until now, as the disk has it, and how many strokes that is.
+
+    One that is seen with corrections already stays as it is.
+    """
     if not (prediction.journal / CORRECTIONS).exists():
         return prediction, 0
     with corrections(prediction, read_only=True) as known:
-        return known.final, int((~known.log()["undone"]).sum())
+        seen = any(isinstance(level, EditedLevel) for level in prediction.mask)
+        return prediction if seen else known.final, int((~known.log()["undone"]).sum())
+
+
+def of_source(prediction: Prediction, source: Source) -> Prediction:
+    """``prediction`` with its corrections, where the final one is wanted.
+
+    Raises
+    ------
+    SettingsError
+        There is no such source.
+    """
+    if source not in get_args(Source):
+        raise SettingsError(f"source = {source!r}", "is not known", f"choose of {', '.join(get_args(Source))}")
+    return with_corrections(prediction)[0] if source == "final" else prediction
 
 
 class Corrections:

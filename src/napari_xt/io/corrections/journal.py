@@ -133,7 +133,9 @@ class Journal:
         """Note a stroke, if it is new, and more of what it changed; inside ``exclusive``."""
         if self._db.execute("INSERT OR IGNORE INTO strokes VALUES (?, ?, ?, ?, ?)", stroke).rowcount:
             self._db.execute("UPDATE strokes SET undone = ? WHERE undone", (LOST,))
-        rows = ((stroke.id, kind, key, b.y0, b.x0, b.y1, b.x1, *rest) for kind, key, b, *rest in parts)
+        rows = (  # SQLite would keep numpy's integers as bytes
+            (stroke.id, kind, key, *map(int, (b.y0, b.x0, b.y1, b.x1)), *rest) for kind, key, b, *rest in parts
+        )
         self._db.executemany(PUT_PART, rows)
 
     def mark_undone(self, stroke: int, undone: bool) -> None:

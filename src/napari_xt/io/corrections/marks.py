@@ -65,7 +65,8 @@ class Marks:
 
     def box_table(self) -> pd.DataFrame:
         """The boxes that were corrected: ``id, y0, x0, y1, x1, class, state``; level-0 px."""
-        rows = [(key, *(box[edge] for edge in EDGES), box["class"], box["state"]) for key, box in self.boxes.items()]
+        there = list(self.boxes.items())  # at once: another thread may ask
+        rows = [(key, *(box[edge] for edge in EDGES), box["class"], box["state"]) for key, box in there]
         return pd.DataFrame(rows, columns=["id", *EDGES, "class", "state"])
 
     def region_table(self) -> pd.DataFrame:

@@ -23,14 +23,17 @@ Places = NDArray[np.intp]
 
 
 class Predicted:
-    """The finest level of a prediction's mask where it is settled, a few chunks of it in memory."""
+    """The finest level of a prediction's mask where it is settled, a few chunks of it in memory.
+
+    A model that says nothing, only encodes, settles nothing: whoever agrees with its background says something.
+    """
 
     def __init__(self, prediction: Prediction) -> None:
         self._prediction, self._grid = prediction, prediction.layout.grid
         self._side = self._grid.region_px
         self._settled = np.zeros(self._grid.shape, np.bool_)
         self._chunks: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
-        self._final = False
+        self._final = bool(prediction.header.model.get("blank"))
         self.refresh()
 
     def refresh(self) -> None:

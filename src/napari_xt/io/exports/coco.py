@@ -19,7 +19,7 @@ from napari_xt.io.exports.things import Points, Thing, class_color, things
 from napari_xt.io.exports.wanted import Wanted, provenance
 from napari_xt.io.prediction import Prediction
 
-_ENCODE = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+_ENCODE = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":")).encode
 IMAGE_ID = 1
 MOST_PX = 2**32  # readers count pixels in 32 bits
 
@@ -76,7 +76,7 @@ def _annotations(
         if thing.kind == "box":
             (x0, y0), (x1, y1) = thing.rings[0][0].tolist(), thing.rings[0][2].tolist()
             box = [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)]
-            yield row | {"bbox": box, "area": round(box[2] * box[3], 3), "score": thing.numbers["score"]}
+            yield row | {"bbox": box, "area": round(box[2] * box[3], 3)} | dict(thing.numbers)
         elif mask := mask_of(thing.rings, shape):
             yield row | mask
 

@@ -64,7 +64,7 @@ def table(prediction: Prediction, wanted: Wanted) -> pd.DataFrame:
     ``y0_um, x0_um, y1_um, x1_um, area_um2`` (or ``nm``, ``mm``, ``cm``, ``m``, or the unit's name).
     """
     if wanted.what == ("mask",):
-        rows = objects(prediction, progress=wanted.progress)
+        rows = objects(prediction, source=wanted.source, progress=wanted.progress)
         size = rows["area_px"]
     else:
         rows = prediction.boxes if wanted.what == ("boxes",) else prediction.scores

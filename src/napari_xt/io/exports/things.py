@@ -170,7 +170,7 @@ def _boxes(prediction: Prediction, wanted: Wanted, run: str) -> Iterator[Thing]:
     for part, corners in _parts(rows, wanted):
         columns = (part[name].tolist() for name in ("id", "class", "score"))
         for ident, name, score, ring in zip(*columns, corners, strict=True):
-            numbers = {"score": round(score, 6)}
+            numbers = {"score": round(score, 6)} if score == score else {}  # none where somebody corrected it
             yield Thing("box", identifier(f"{run}/box/{ident}"), name, colors[name], (ring,), numbers)
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from napari_xt._version import __version__
+from napari_xt.io.corrections.corrections import Source
 from napari_xt.io.prediction import Prediction
 
 What = Literal["boxes", "mask", "regions", "probability"]
-Source = Literal["final", "prediction"]
 Flavour = Literal["qupath", "map"]
 Progress = Callable[[int, int], None]
 
