@@ -44,7 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     boxes[["x0", "y0", "x1", "y1"]].to_csv(folder / "labelled.csv", index=False)
     area = {
         "type": "Feature",
-        "properties": {"objectType": "annotation"},
+        "properties": {"objectType": "annotation", "classification": {"name": "meadow"}},
         "geometry": {"type": "Polygon", "coordinates": AREA},
     }
     (folder / "areas.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [area]}))

@@ -23,6 +23,8 @@ SCRIPTS: dict[str, tuple[set[str], list[str]]] = {
     "boxes_view": ({"boxes_view.picture", "boxes_view.far.p50", "boxes_view.near.p95", "boxes_view.longest"}, []),
     "viewer": ({f"viewer.large.{kind}.{what}" for kind in ("sync", "async") for what in ("p99", "longest")}, PAUSES),
     "paint": ({"paint.brush.near", "paint.eraser.far", "paint.polygon.half", "paint.commit"}, []),
+    "review": ({"review.open", "review.next", "review.accept"}, []),
+    "refine": ({"refine.crowns.strip.seed0.box_f1_after", "refine.scribbles.nuclei.seed0.f1"}, []),
     "export": ({"export.boxes.csv.time", "export.all.geojson.time", "export.all.coco.json.memory"}, []),
     "reading": ({f"reading.{kind}.chunk" for kind in ("ome_zarr", "jpeg_tiff", "svs")}, []),
     "seams": ({"seams.recall.scene", "seams.recall_same.scene", "seams.change.mask"}, []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from weakref import WeakMethod
 
 from qtpy.QtCore import QCoreApplication, QEventLoop, QObject, QThread, QTimer, Signal  # type: ignore[attr-defined]
 
@@ -40,6 +41,17 @@ def on_viewer_thread(call: Callable[[], None], seconds: float = 0) -> None:
         later = _Later(app, call, seconds)
         _later.add(later)
         later.asked.emit()
+
+
+def weak(method: Callable[[], None]) -> Callable[[], None]:
+    """Call a method of what still lives by then, without keeping it alive."""
+    found = WeakMethod(method)
+
+    def call() -> None:
+        if (alive := found()) is not None:
+            alive()
+
+    return call
 
 
 def is_handling_events() -> bool:

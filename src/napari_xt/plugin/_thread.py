@@ -1,4 +1,4 @@
-"""The one hop between threads: a worker pulls the events of a run, and they are delivered on the viewer's thread.
+"""The one hop between threads: a thread pulls the events of a run, and they are delivered on the viewer's thread.
 
 Knows Qt and iterators; must not know what the events mean.
 """
@@ -6,54 +6,58 @@ Knows Qt and iterators; must not know what the events mean.
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from napari.qt.threading import GeneratorWorker, create_worker
+from napari.utils.task_status import Status
 from napari.viewer import Viewer
 from qtpy.QtCore import QEventLoop, QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_xt.errors import RunError
 from napari_xt.plugin._loop import is_viewer_thread
 
+CLOSING_S = 1.0
+"""A viewer that is closed waits for its threads at most so long."""
+
 Make = Callable[[], Iterator[Any]]
 
 _going_on: set[Pull] = set()  # Qt does not keep what its signals are connected to
+_closed: weakref.WeakSet[Viewer] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
-class _Raised:
-    """An error of the run: raised in the worker it would be swallowed or shown with a traceback."""
+class _Over:
+    """The last event: nothing comes after it; with the error that ended the run, or None."""
 
-    error: Exception
-
-
-class _Worker(GeneratorWorker):  # type: ignore[misc]  # napari ships no types
-    """A generator worker that closes its generator in its own thread, whatever ends it."""
-
-    def work(self) -> Any:
-        try:
-            return super().work()
-        finally:
-            self._gen.close()
+    error: Exception | None
 
 
 class Pull(QObject):  # type: ignore[misc,unused-ignore]
-    """One run being pulled in a worker thread.
+    """One run being pulled in a thread of its own.
+
+    It is no worker of napari's: those are kept by the window's list of tasks, whatever they hold, and one that is still
+    at work when Qt goes ends the process. Python waits for this thread, which ends when Python does.
 
     Parameters
     ----------
     make
-        Gives the events; called and exhausted in the worker's thread, closed there when it is stopped.
+        Gives the events; called and exhausted in the thread, closed there when it is stopped.
     deliver
         Called with each event on the viewer's thread; no more once the run was stopped.
     ended
         Called last, on the viewer's thread, with the error that ended the run or None.
     viewer
         Whose closing stops the run.
+    name
+        What a user who closes the window is told goes on; who closes it waits a moment for what has a name.
+    asked
+        Set where it is to stop.
 
     Raises
     ------
@@ -62,6 +66,7 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
     """
 
     over = Signal()
+    _come = Signal(object)
 
     def __init__(
         self,
@@ -69,24 +74,28 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
         deliver: Callable[[Any], None],
         ended: Callable[[Exception | None], None],
         viewer: Viewer,
+        name: str = "",
+        asked: threading.Event | None = None,
     ) -> None:
         check_thread()
         super().__init__()
         self._deliver, self._ended = deliver, ended
-        self._error: Exception | None = None
-        self._done = threading.Event()
-        self._calls: deque[Callable[[], None]] = deque()
+        self._done, self._asked = threading.Event(), asked or threading.Event()
+        self._calls: deque[Any] = deque()
         self._calling = False
-        self._worker = create_worker(_pulled, make, _worker_class=_Worker, _start_thread=False)
-        self._worker.yielded.connect(self._take)
-        self._worker.finished.connect(self._finish)
+        self._come.connect(self._take)
+        self._task = _Task(viewer, name) if name else None
+        self.viewer = weakref.ref(viewer)
         when_closed(viewer, self.stop)
+        if viewer in _closed:
+            self.stop()
         _going_on.add(self)
-        self._worker.start()
+        self._thread = threading.Thread(target=self._work, args=(make,), name="napari-xt-work")
+        self._thread.start()
 
     def stop(self) -> None:
-        """Ask the worker to end; it does at the run's next event."""
-        self._worker.quit()
+        """Ask it to end; it does at the run's next event."""
+        self._asked.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run is over, at most ``timeout`` seconds; whether it is.
@@ -105,15 +114,29 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
             self.over.disconnect(loop.quit)
         return self._done.is_set()
 
+    def join(self, seconds: float) -> None:
+        """Wait for the thread alone; what it said is delivered later."""
+        self._thread.join(max(0.0, seconds))
+
+    def _work(self, make: Make) -> None:
+        error = None
+        try:
+            if not self._stops():
+                with closing(make()) as events:  # type: ignore[type-var]
+                    for event in events:
+                        self._come.emit(event)
+                        if self._stops():
+                            break
+        except Exception as raised:  # noqa: BLE001 - whatever it is, it is handed to the viewer's thread
+            error = raised
+        self._come.emit(_Over(error))
+
+    def _stops(self) -> bool:
+        return self._asked.is_set() or not threading.main_thread().is_alive()
+
     def _take(self, event: Any) -> None:
-        self._call(lambda: self._give(event))
-
-    def _finish(self) -> None:
-        self._call(self._end)
-
-    def _call(self, call: Callable[[], None]) -> None:
-        """Call after all that came before and never inside of it: who handles an event may let Qt handle others."""
-        self._calls.append(call)
+        """Handle after all that came before and never inside of it: who handles an event may let Qt handle others."""
+        self._calls.append(event)
         if not self._calling:
             self._catch_up()
 
@@ -121,23 +144,57 @@ class Pull(QObject):  # type: ignore[misc,unused-ignore]
         self._calling = True
         try:
             while self._calls:
-                self._calls.popleft()()
+                self._give(self._calls.popleft())
         finally:
             self._calling = False
             if self._calls:
                 QTimer.singleShot(0, self._catch_up)
 
     def _give(self, event: Any) -> None:
-        if isinstance(event, _Raised):
-            self._error = event.error
-        elif not self._worker.abort_requested:
+        if isinstance(event, _Over):
+            self._end(event.error)
+        elif not self._asked.is_set():
             self._deliver(event)
 
-    def _end(self) -> None:
+    def _end(self, error: Exception | None) -> None:
+        self._thread.join()  # it has nothing left to do, and this must not be deleted in it
         self._done.set()
-        self._ended(self._error)
-        self.over.emit()
-        _going_on.discard(self)
+        if self._task is not None:
+            self._task.end()
+        try:
+            self._ended(error)
+        finally:
+            _going_on.discard(self)
+            self.over.emit()
+
+
+class _Task:
+    """What napari names to a user who closes the window, and cancels then."""
+
+    def __init__(self, viewer: Viewer, name: str) -> None:
+        self._viewer, self._window = weakref.ref(viewer), weakref.ref(viewer.window)
+        register = viewer.window._register_task_status  # noqa: SLF001 - napari has no public door to it
+        self._id = register("napari-xt", Status.BUSY, name, partial(_close, self._viewer))
+
+    def end(self) -> None:
+        """Name it no more."""
+        window = self._window()
+        if window is not None:
+            window._update_task_status(self._id, Status.COMPLETED)  # noqa: SLF001 - as above
+
+
+def _close(viewer: weakref.ref[Viewer]) -> None:
+    """Stop all that works for a viewer, and give it a moment to end."""
+    closed = viewer()
+    if closed is None or closed in _closed:
+        return
+    _closed.add(closed)
+    pulls = [pull for pull in _going_on if pull.viewer() is closed]
+    for pull in pulls:
+        pull.stop()
+    end = time.monotonic() + CLOSING_S
+    for pull in pulls:
+        pull.join(end - time.monotonic())
 
 
 def check_thread() -> None:
@@ -155,11 +212,3 @@ def check_thread() -> None:
 def when_closed(viewer: Viewer, call: Callable[[], None]) -> None:
     """Call ``call`` when the window of a viewer goes."""
     viewer.window._qt_window.destroyed.connect(call)  # noqa: SLF001 - napari stops workers of the current viewer alone
-
-
-def _pulled(make: Make) -> Iterator[Any]:
-    try:
-        with closing(make()) as events:  # type: ignore[type-var]
-            yield from events
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is handed to the viewer's thread
-        yield _Raised(error)

@@ -53,12 +53,15 @@ class LiveLayers:
     ----------
     image
         The layer that is run.
+    images
+        All layers that are run, where several are the channels of one image.
     prediction
         What the run writes, None before it has started.
     """
 
     def __init__(self, viewer: Viewer, image: Layer) -> None:
         self.image = image
+        self.images: tuple[Layer, ...] = (image,)
         self.prediction: Prediction | None = None
         self._viewer = viewer
         self._overlay: Overlay | None = None
@@ -235,7 +238,8 @@ class LiveLayers:
         assert self._layers is not None
         role, name = self._lacking.popleft(), synthetic_name(self.image)
         place = self._place or Place.of_layer(self.image)
-        tag = {"run_id": self._run_id, "store": str(overlay.prediction.path), "image": str(self.image.unique_id)}
+        images = [str(layer.unique_id) for layer in self.images]
+        tag = {"run_id": self._run_id, "store": str(overlay.prediction.path), "image": images[0], "images": images}
         if role != "preview":
             old = self._old.pop(role, None)
             data = layer_data(overlay, role, place, name, tag)

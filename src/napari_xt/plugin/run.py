@@ -95,11 +95,13 @@ def start(viewer: Viewer, layers: Sequence[Layer], job: Job) -> RunHandle:
 
 def session_of(viewer: Viewer) -> Session:
     """The runs of ``viewer``."""
+    from napari_xt.plugin.canvas import free_in_own_context
     from napari_xt.plugin.layers.compiled import compile_ahead
     from napari_xt.plugin.runs.activity import Activity
 
     if viewer not in _sessions:
         compile_ahead()
+        free_in_own_context(viewer)
         _sessions[viewer] = Session()
         _activities[viewer] = Activity(_sessions[viewer])
     return _sessions[viewer]
@@ -235,6 +237,7 @@ class RunHandle:
         name = ", ".join(one.name for one in layers)
         self.state: RunState = session.start(name if job.settings.context else f"{name} without context")
         self._live: LiveLayers = LiveLayers(viewer, self.image)
+        self._live.images = self.layers_run
         if self.state.phase == "queued":
             self.state.starter, self.state.stopper = self._take_turn, self._leave
             when_closed(viewer, self.cancel)
@@ -304,7 +307,8 @@ class RunHandle:
 
         live, run_over, job, focus = self._live, self.layers_run, self.job, Focus()
         self._follower = Follower(self._viewer, self.image, focus)
-        self._pull = Pull(lambda: _events(live, run_over, job, focus), self._take, self._end, self._viewer)
+        name = f"the run over {self.state.name} goes on (what is done is kept)"
+        self._pull = Pull(lambda: _events(live, run_over, job, focus), self._take, self._end, self._viewer, name)
         self.state.stopper = self._pull.stop
 
     def _take_turn(self) -> None:

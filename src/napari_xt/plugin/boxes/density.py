@@ -121,7 +121,8 @@ def _majority(
 
 def _by_score(table: BoxTable, kept: Kept, counts: Counts, cell_px: int) -> Pyramid:
     cells = _cells(table, kept, cell_px, (counts.shape[0], counts.shape[1]))
-    sums = np.bincount(cells, weights=table.scores[kept], minlength=counts.size).reshape(counts.shape)
+    scores = np.nan_to_num(table.scores[kept], nan=1.0)  # somebody is sure
+    sums = np.bincount(cells, weights=scores, minlength=counts.size).reshape(counts.shape)
     levels, pictures = [counts], [_painted(counts, score_colors(sums / np.maximum(counts, 1)))]
     while max(counts.shape) > COARSEST_CELLS:
         counts, sums = _pooled(counts), _pooled(sums)

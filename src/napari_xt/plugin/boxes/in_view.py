@@ -6,7 +6,7 @@ Knows a viewer's camera, a layer of boxes and its table; must not know stores, r
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import Any
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_xt.geometry import Box
-from napari_xt.plugin._loop import on_viewer_thread
+from napari_xt.plugin._loop import on_viewer_thread, weak
 from napari_xt.plugin.boxes import layer as boxes
 from napari_xt.plugin.boxes.density import Pyramid, density
-from napari_xt.plugin.boxes.layer import box_colors, color_by, line_style, set_boxes
+from napari_xt.plugin.boxes.layer import box_colors, color_by, line_style, redraw, set_boxes
 from napari_xt.plugin.boxes.table import BoxTable, ColorBy
 from napari_xt.plugin.layers.moved import moved
 from napari_xt.plugin.layers.overlays import TAG, Place
@@ -44,13 +44,17 @@ class BoxesInView:
     Attributes
     ----------
     table
-        All boxes, at any score; set with `take`.
+        All boxes, at any score; set with `take`, corrected where `correct` was told how.
     threshold, color_by, hidden
         What is shown and how; set with `show`.
     total
         How many boxes there are at this threshold.
     density
         The layer that shows them where they are many, None as long as there is none.
+    many
+        Whether they are that now.
+    drawing
+        Whether it changes the layer at this moment.
     """
 
     changed = Signal()  # of total, text or what is shown
@@ -64,11 +68,15 @@ class BoxesInView:
         self.hidden: frozenset[str] = frozenset()
         self._plain: Any = boxes.COLOR  # the layer's own colour
         self._selected: NDArray[np.int64] = np.array([], np.int64)
-        self._over = self._asked = self._many = self._painting = self._stale = self._ours = False
+        self._over = self._asked = self.many = self._painting = self._stale = self._ours = False
+        self.drawing = self._held = False
+        self._change: Callable[[BoxTable], BoxTable] = _as_it_is
+        self._outdated: NDArray[np.int64] = np.array([], np.int64)
         self._wanted = True  # the picture, by the user
         self._around: Box | None = None  # all boxes in it are drawn
         self._rows: NDArray[np.int64] = np.array([], np.int64)
         self._hurry = False
+        self._given = self.table = table
         self._in_view, self._said, self._next, self._next_paint = 0, "", 0.0, 0.0
         self._set(table)
         camera, layers = self._viewer.scene.camera.events, self._viewer.layers.events
@@ -85,7 +93,7 @@ class BoxesInView:
     @property
     def text(self) -> str:
         """How many boxes there are and which are drawn, in words."""
-        if self._many:
+        if self.many:
             return f"{self.total:,} boxes: zoom in to see each"
         if self.total > boxes.SHAPES_UP_TO:
             return f"{self._in_view:,} of {self.total:,} boxes in view"
@@ -119,7 +127,7 @@ class BoxesInView:
         self.hidden = self.hidden if hidden is None else frozenset(hidden)
         if color_by is not None and color_by != self.color_by:
             self._recolor(color_by)
-        self._set(self.table)
+        self._sift()
         self._ask(0)
         if threshold is not None:
             moved.thresholds.emit()
@@ -128,6 +136,37 @@ class BoxesInView:
         """Select boxes by id, those that are drawn now and those that will be."""
         self._selected = np.fromiter(ids, np.int64)
         self._mark_selected()
+        self.changed.emit()
+
+    @property
+    def selected(self) -> NDArray[np.int64]:
+        """The ids of the selected boxes; of those that are not drawn too, until the user selects others."""
+        there = self.layer.features["id"].to_numpy(np.int64)
+        now = there[sorted(index for index in self.layer.selected_data if index < len(there))]
+        same = np.array_equal(np.unique(now), np.unique(there[np.isin(there, self._selected)]))
+        return self._selected if same else now
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Which rows of the table are shown."""
+        return self._kept
+
+    def correct(self, change: Callable[[BoxTable], BoxTable] | None, outdated: NDArray[np.int64]) -> None:
+        """Show tables as ``change`` makes them (None: as they are), and draw the ``outdated`` ids anew."""
+        self._change = change or _as_it_is
+        self._set(self._given)
+        self.again(outdated)
+
+    def again(self, ids: NDArray[np.int64]) -> None:
+        """Draw some boxes anew, soon."""
+        self._outdated = np.union1d(self._outdated, ids)
+        self._ask(0)
+
+    def hold(self, held: bool) -> None:
+        """Leave the layer alone while somebody drags in it."""
+        self._held = held
+        if not held:
+            self._ask(0)
 
     def take(self, table: BoxTable, *, all: bool = False) -> None:
         """Show another table in which an id means the same box; at once and all of it, or in portions."""
@@ -149,8 +188,11 @@ class BoxesInView:
             self._viewer.layers.remove(self.density)
 
     def _set(self, table: BoxTable, *, hurry: bool = True) -> None:
-        self.table = table
-        self._kept = table.kept(self.threshold, self.hidden)
+        self._given, self.table = table, self._change(table)
+        self._sift(hurry=hurry)
+
+    def _sift(self, *, hurry: bool = True) -> None:
+        self._kept = self.table.kept(self.threshold, self.hidden)
         self.total = int(np.count_nonzero(self._kept))
         self._around = None
         self._paint(hurry=hurry)
@@ -165,9 +207,9 @@ class BoxesInView:
 
     def _ask(self, seconds: float) -> None:
         """Look in so many seconds, once for all who ask meanwhile."""
-        if not self._asked:
+        if not self._asked and not self._over:
             self._asked = True
-            on_viewer_thread(self._due, seconds)
+            on_viewer_thread(weak(self._due), seconds)
 
     def _due(self) -> None:
         self._asked = False
@@ -175,28 +217,41 @@ class BoxesInView:
 
     def _look(self, *, all: bool = False) -> None:
         """Draw what is wanted, or a portion of it."""
-        if self._over or self.layer not in self._viewer.layers:
+        if self._over or self._held or self.layer not in self._viewer.layers:
             return
         self._next = monotonic() + LOOK_S
         self._choose()
-        before = len(self.layer.features)
-        if not set_boxes(self.layer, self.table, self._rows, self.color_by, all=all):
-            self._ask(STEP_S)
-        if len(self._selected) and len(self.layer.features) != before:
-            self._mark_selected()
+        self._selected = self.selected
+        self.drawing = True
+        try:
+            if not self._draw(all=all):
+                self._ask(STEP_S)
+        finally:
+            self.drawing = False
         self._sync()
         self._say()
+
+    def _draw(self, *, all: bool) -> bool:
+        """Draw what is outdated anew, and what is wanted or a portion of it; whether that is all."""
+        before = self.layer.features
+        if len(self._outdated):
+            redraw(self.layer, self.table, self._outdated, self.color_by)
+            self._outdated = self._outdated[:0]
+        done = set_boxes(self.layer, self.table, self._rows, self.color_by, all=all)
+        if len(self._selected) and self.layer.features is not before:
+            self._mark_selected()
+        return done
 
     def _choose(self) -> None:
         """Find which boxes are rectangles now."""
         if self.total <= boxes.SHAPES_UP_TO:
-            self._rows, self._many = np.flatnonzero(self._kept), False
+            self._rows, self.many = np.flatnonzero(self._kept), False
             return
         view = seen(self._viewer, self.layer)
         there = self.table.within(view, self._kept)
         self._in_view = len(there)
-        self._many = self._in_view > boxes.SHAPES_UP_TO or self._viewer.dims.ndisplay != FLAT
-        if self._many:
+        self.many = self._in_view > boxes.SHAPES_UP_TO or self._viewer.dims.ndisplay != FLAT
+        if self.many:
             self._rows, self._around = there[:0], None
         elif self._around is None or view.clip(self._around) != view:
             wide = _grown(view)
@@ -274,7 +329,7 @@ class BoxesInView:
         """The picture is visible where boxes are many, unless the user hid one of the two layers."""
         if self.density is not None:
             self._ours = True
-            self.density.visible = self._many and self._wanted and self.layer.visible
+            self.density.visible = self.many and self._wanted and self.layer.visible
             self._ours = False
 
     def _wish_density(self) -> None:
@@ -290,6 +345,10 @@ class BoxesInView:
     def _gone(self, event: Any) -> None:
         if event.value is self.layer:
             self.end()
+
+
+def _as_it_is(table: BoxTable) -> BoxTable:
+    return table
 
 
 def boxes_in_view(layer: Layer) -> BoxesInView | None:

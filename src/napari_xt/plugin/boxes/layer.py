@@ -47,7 +47,8 @@ def box_colors(table: BoxTable, rows: NDArray[np.int64], by: ColorBy) -> Colors 
     if by == "class":
         colors: Colors = table.colors[table.codes[rows]]
         return colors
-    return np.concatenate([score_colors(table.scores[rows]), np.ones((len(rows), 1))], axis=1)
+    scores = np.nan_to_num(table.scores[rows], nan=1.0)  # somebody is sure
+    return np.concatenate([score_colors(scores), np.ones((len(rows), 1))], axis=1)
 
 
 def outlines(color: str) -> dict[str, Any]:
@@ -71,6 +72,16 @@ def set_boxes(layer: Any, table: BoxTable, rows: NDArray[np.int64], by: ColorBy,
         order = np.concatenate([there[np.isin(there, wanted)], table.ids[new]])
         layer.features = table.features(rows[pd.Index(wanted).get_indexer(pd.Index(order))])
     return len(new) == len(lacking)
+
+
+def redraw(layer: Any, table: BoxTable, ids: NDArray[np.int64], by: ColorBy) -> None:
+    """Draw those of some boxes anew that a layer shows, as the table has them now; what is no box of it goes."""
+    there = layer.features["id"].to_numpy(np.int64)
+    stays = np.isin(there, table.ids[table.rows(there)]) & ~np.isin(there, ids)
+    if not stays.all():
+        again = table.rows(there[~stays])
+        exchange(layer, np.flatnonzero(~stays).tolist(), table.rectangles(again), box_colors(table, again, by))
+        layer.features = table.features(np.concatenate([table.rows(there[stays]), again]))
 
 
 def exchange(layer: Any, gone: Iterable[int], new: Any, colors: Colors | None = None) -> None:

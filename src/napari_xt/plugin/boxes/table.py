@@ -6,7 +6,7 @@ Knows arrays and tables; must not know predictions, layers, viewers or Qt.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -36,7 +36,7 @@ class BoxTable:
     codes
         int64 ``(n,)``, indices into ``names``.
     scores
-        float32 ``(n,)``.
+        float32 ``(n,)``; NaN where somebody corrected the box: it is there at any threshold.
     names
         The classes.
     colors
@@ -77,10 +77,23 @@ class BoxTable:
 
     def kept(self, threshold: float | None = None, hidden: Collection[str] = ()) -> Kept:
         """Which boxes have at least this score (default: the run's) and a class that is not hidden."""
-        kept: Kept = self.scores >= np.float32(self.threshold if threshold is None else threshold)
+        kept: Kept = ~(self.scores < np.float32(self.threshold if threshold is None else threshold))
         if hidden:
             kept &= ~np.isin(self.names, list(hidden))[self.codes]
         return kept
+
+    def with_others(self, others: Self, without: NDArray[np.int64]) -> Self:
+        """The same without the ids ``without``, and with ``others``, whose classes begin with the ones here."""
+        stay = ~_among(self.ids, np.sort(without))
+        return replace(
+            self,
+            ids=np.concatenate([self.ids[stay], others.ids]),
+            edges=np.concatenate([self.edges[:, stay], others.edges], axis=1),
+            codes=np.concatenate([self.codes[stay], others.codes]),
+            scores=np.concatenate([self.scores[stay], others.scores]),
+            names=others.names,
+            colors=others.colors,
+        )
 
     def within(self, box: Box, kept: Kept) -> NDArray[np.int64]:
         """Rows of the ``kept`` ones that touch ``box`` (level-0 px)."""
@@ -89,7 +102,7 @@ class BoxTable:
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The row of each of these ``ids``, in their order; of those alone that are there."""
-        found = np.flatnonzero(np.isin(self.ids, ids))
+        found = np.flatnonzero(_among(self.ids, np.sort(ids)))
         order = pd.Index(self.ids[found]).get_indexer(pd.Index(ids))
         return found[order[order >= 0]]
 
@@ -102,3 +115,11 @@ class BoxTable:
         """Columns ``id, class, score``."""
         classes = np.array(self.names, dtype=object)[self.codes[rows]] if len(rows) else np.array([], object)
         return pd.DataFrame({"id": self.ids[rows], "class": classes, "score": self.scores[rows]})
+
+
+def _among(ids: NDArray[np.int64], few: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which ids are among few sorted ones: many times quicker than sorting a million."""
+    if not len(few):
+        return np.zeros(len(ids), np.bool_)
+    found: NDArray[np.bool_] = few[np.searchsorted(few, ids).clip(max=len(few) - 1)] == ids
+    return found

@@ -29,6 +29,11 @@ class ScreenBrush:
         layer.events.brush_size.connect(self._sized)
         self._zoomed()
 
+    def resize(self, px: float) -> None:
+        """Make it so many pixels of the screen wide."""
+        self.px = px
+        self._zoomed()
+
     def end(self) -> None:
         """Let the camera go."""
         self._camera.events.zoom.disconnect(self._zoomed)

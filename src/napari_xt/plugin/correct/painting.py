@@ -18,10 +18,9 @@ from napari_xt.plugin.correct.edit_window import EditWindow
 from napari_xt.plugin.correct.levels import NO_CORRECTION, ShownLevels
 from napari_xt.plugin.correct.pyramid_labels import Color, PyramidLabels
 from napari_xt.plugin.correct.selftest import paintable
-from napari_xt.plugin.layers.overlays import TAG, Overlay, Place, class_colors
+from napari_xt.plugin.layers.overlays import FINAL, TAG, Overlay, Place, class_colors
 from napari_xt.plugin.view import seen
 
-FINAL: Final = "final"
 CORRECTIONS: Final = "corrections"
 CLEAR, WHITE = (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)
 
@@ -63,6 +62,7 @@ class Painting:
         self._overlay.followers.append(self._arrived)
         layers.selection.active = self.layer
         layers.events.removed.connect(self._removed)
+        mask.events.opacity.connect(self._fade)
 
     def commit(self) -> int:
         """Write back what was painted, where that does not happen at once; how many pixels that were."""
@@ -70,7 +70,7 @@ class Painting:
 
     def update_classes(self) -> None:
         """Show classes that were added, renamed, recoloured, hidden or locked."""
-        classes, colors = list(self._corrections.classes), self._colors()
+        classes, colors = list(self._corrections.classes), self.colors()
         hidden, locked = ({one.value for one in classes if getattr(one, what)} for what in ("hidden", "locked"))
         if isinstance(self.layer, PyramidLabels):
             self.layer.show_classes({one.value: one.name for one in classes}, colors, hidden, locked)
@@ -126,8 +126,8 @@ class Painting:
         place = {key: getattr(mask, key) for key in ("scale", "translate", "rotate", "shear", "affine", "units")}
         return {"name": name, "metadata": {TAG: {**_kept(tag), "role": role}}, **place}
 
-    def _colors(self) -> dict[int, Color]:
-        """Those of the predicted mask, but where somebody chose another."""
+    def colors(self) -> dict[int, Color]:
+        """Those of the predicted mask by value, but where somebody chose another."""
         layout = self._overlay.prediction.layout
         colors = {one.value: one.color for one in self._corrections.classes}
         known = dict(enumerate(class_colors(layout)))
@@ -157,7 +157,12 @@ class Painting:
             self.end()
             self._let_go()
 
+    def _fade(self) -> None:
+        """As faint as the predicted mask is made."""
+        self.layer.opacity = self._mask.opacity
+
     def _let_go(self) -> None:
+        self._mask.events.opacity.disconnect(self._fade)
         self._viewer.layers.events.removed.disconnect(self._removed)
         self.brush.end()
         self._overlay.followers.remove(self._arrived)

@@ -86,6 +86,7 @@ def _own(viewer: Viewer, made: Made) -> dict[Any, Layer]:
 
 
 def _adopt(viewer: Viewer, made: Made, layers: dict[Any, Layer]) -> None:
+    from napari_xt.plugin.canvas import free_in_own_context
     from napari_xt.plugin.layers.hover import tell_regions
     from napari_xt.plugin.layers.toggle import bind_toggle
 
@@ -97,6 +98,7 @@ def _adopt(viewer: Viewer, made: Made, layers: dict[Any, Layer]) -> None:
         for layer in layers.values():
             layer.metadata = {**layer.metadata, TAG: {**layer.metadata[TAG], "image": str(image.unique_id)}}
     alone = len(viewer.layers) == len(sources) + len(layers)
+    free_in_own_context(viewer)
     tell_regions(viewer)
     bind_toggle(viewer)
     view = view_of(prediction.header)

@@ -28,6 +28,7 @@ from napari_xt.plugin.layers.regions import Regions
 Role = Literal["scores", "preview", "mask", "boxes"]
 
 TAG = "napari_xt"
+FINAL = "final"  # role of the corrected mask, which is seen in the place of the predicted one
 TABLES_EVERY_S = 1.0
 TABLES_SHARE = 10  # reading the tables takes at most one part in so many of the time
 SCORE_CELLS = 2048  # of the scores' picture along a side, at most

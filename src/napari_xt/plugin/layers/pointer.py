@@ -72,10 +72,16 @@ class Pointer:
     clicked
         Called with ``y, x`` in level-0 px when the canvas is clicked while a layer of the prediction, or its image, is
         active and the mouse moves the view.
+    name
+        Of the frame's layer.
+    line
+        How thick the frame is, of its longer side; on the screen at least ``LINE_PX``.
     """
 
-    def __init__(self, viewer: Viewer, clicked: Callable[[float, float], None]) -> None:
-        self._viewer, self._clicked = viewer, clicked
+    def __init__(
+        self, viewer: Viewer, clicked: Callable[[float, float], None], *, name: str = FRAME, line: float = LINE
+    ) -> None:
+        self._viewer, self._clicked, self._name, self._line = viewer, clicked, name, line
         self._store, self._place, self._size = "", Place(), 1.0
         self._frame = self._new_frame()
         viewer.mouse_drag_callbacks.append(self._pressed)
@@ -117,7 +123,7 @@ class Pointer:
 
     def _new_frame(self) -> Shapes:
         style = {"edge_color": COLOR, "face_color": "transparent", "shape_type": "rectangle", "opacity": 1.0}
-        about = {"name": FRAME, "metadata": {TAG: {"role": ROLE, "run_id": ""}}}
+        about = {"name": self._name, "metadata": {TAG: {"role": ROLE, "run_id": ""}}}
         return Shapes(ndim=2, **style, **about, **self._place.cells(1, 1))
 
     def _move(self, corners: NDArray[np.float64]) -> None:
@@ -134,7 +140,7 @@ class Pointer:
         if self._frame not in self._viewer.layers:
             return
         px = 1 / (self._viewer.scene.camera.zoom * float(np.mean(self._frame.scale)))
-        wanted = max(LINE * self._size, LINE_PX * px)
+        wanted = max(self._line * self._size, LINE_PX * px)
         if not 1 / THICKER <= wanted / self._frame.edge_width[0] <= THICKER:
             self._frame.edge_width = wanted
             self._frame.refresh(extent=False)  # napari alone draws the new line at the next change

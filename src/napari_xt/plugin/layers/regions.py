@@ -5,6 +5,8 @@ Knows a layout and its table of scores; must not know stores, layers, viewers or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -28,6 +30,8 @@ class Regions:
     ----------
     status
         `Status` of each, uint8 ``(rows, cols)``.
+    corrected
+        What somebody said of some, by row and column: ``state`` and ``class``, None where nothing.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -35,6 +39,7 @@ class Regions:
         self.status: NDArray[np.uint8] = np.full(layout.grid.shape, Status.NOT_YET, np.uint8)
         self._row: NDArray[np.int32] = np.full(layout.grid.shape, -1, np.int32)
         self._scores = np.zeros((0, len(self._names)), np.float32)
+        self.corrected: Mapping[tuple[int, int], Mapping[str, str | None]] = {}
 
     def take(self, table: pd.DataFrame) -> None:
         """Take the rows of ``prediction.scores``."""
@@ -53,6 +58,9 @@ class Regions:
         known = self._row >= 0
         if name in self._names:
             found[known] = self._scores[self._row[known], self._names.index(name)]
+        for cell, said in self.corrected.items():
+            if said["class"] is not None:
+                found[cell] = float(said["class"] == name)
         return found
 
     def told(self, y: float, x: float) -> str:
@@ -65,6 +73,9 @@ class Regions:
             return ""
         status, at = Status(int(self.status[row, col])), int(self._row[row, col])
         where = f"region {row}, {col}"
+        said = self.corrected.get((row, col), {})
+        if words := [word for word in (said.get("state"), said.get("class")) if word]:
+            return f"{where}: {', '.join(words)}"
         if status != Status.DONE:
             return f"{where}: {STATES[status]}"
         if not self._names or at < 0 or np.isnan(self._scores[at]).all():

@@ -136,6 +136,14 @@ def thresholds_in(viewer: Viewer, store: str) -> Thresholds:
     return Thresholds()
 
 
+def boxes_of_store(viewer: Viewer, store: str | None) -> BoxesInView | None:
+    """What draws the boxes of the prediction in ``store`` in a viewer; None where nothing does."""
+    tags = [(layer, layer.metadata.get(TAG, {})) for layer in viewer.layers]
+    found = (layer for layer, tag in tags if tag.get("store") == store and tag.get("role") == "boxes")
+    layer = next(found, None)
+    return None if layer is None else boxes_in_view(layer)
+
+
 def shown_runs(viewer: Viewer) -> Iterator[ShownRun]:
     """What is shown of each prediction in a viewer, in the order of its layers."""
     found: dict[int, tuple[Overlay, dict[Role, Layer]]] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from napari_xt.plugin.layers.moved import moved
+from napari_xt.plugin.layers.overlays import FINAL, TAG
 from napari_xt.plugin.runs.reopen import keep_view
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def restore(viewer: Viewer, view: Mapping[str, Any], layers: Mapping[str, Layer]
     with suppress(TypeError, ValueError, KeyError, AttributeError):
         for role, style in view.get("layers", {}).items():
             for name in STYLE if role in layers else ():
-                setattr(layers[role], name, style[name])
+                setattr(_seen(viewer, layers[role]), name, style[name])
         for role, threshold in view.get("thresholds", {}).items():
             _set_threshold(viewer, layers[role], float(threshold))
         if alone and "camera" in view:
@@ -80,7 +81,8 @@ class _Looks:
             return
         camera = viewer.scene.camera
         centre, zoom = [float(value) for value in camera.center], float(camera.zoom)
-        layers = {role: {name: getattr(layer, name) for name in STYLE} for role, layer in there.items()}
+        seen = {role: _seen(viewer, layer) for role, layer in there.items()}
+        layers = {role: {name: getattr(layer, name) for name in STYLE} for role, layer in seen.items()}
         camera_there = {"center": centre, "zoom": zoom}
         told: dict[str, Mapping[str, Any]] = {
             "layers": layers,
@@ -109,6 +111,16 @@ class _Looks:
         viewer = self._viewer()
         if viewer is not None and not any(layer in viewer.layers for layer in self._layers.values()):
             self.end()
+
+
+def _seen(viewer: Viewer, layer: Layer) -> Layer:
+    """The layer itself, or the corrected mask that is seen in its place."""
+    tag = layer.metadata.get(TAG, {})
+    if tag.get("role") != "mask":
+        return layer
+    wanted = {"role": FINAL, "store": tag.get("store")}
+    tags = ((one, one.metadata.get(TAG, {})) for one in viewer.layers)
+    return next((one for one, tag in tags if {name: tag.get(name) for name in wanted} == wanted), layer)
 
 
 def _thresholds(layers: Mapping[str, Layer]) -> dict[str, float]:

@@ -66,7 +66,7 @@ class Follow:
 
 
 def _changes(live: LiveLayers, prediction: Prediction) -> Iterator[None]:
-    """Read what is new whenever the journal has grown; in the worker's thread."""
+    """Read what is new whenever the journal has grown; in the thread of the `Pull`."""
     revision, known, writing = -1, set[tuple[int, int]](), True
     live.begin_previews()
     while writing:

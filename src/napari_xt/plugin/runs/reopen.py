@@ -27,6 +27,7 @@ REMEMBERED = 200  # images, and views
 MAX_BYTES = 1 << 20
 IMAGES: Final = "images"  # by identity: where each is, empty where the user was asked and did not say
 VIEWS: Final = "views"  # by run
+REVIEWS: Final = "reviews"  # by run
 NOWHERE: Final = ""
 PATIENCE_S = 3.0  # the squares that tell an image from another must come within this time
 
@@ -67,6 +68,17 @@ def view_of(header: Header) -> Mapping[str, Any]:
 def keep_view(header: Header, view: Mapping[str, Any]) -> None:
     """Let `view_of` tell ``view``, JSON values, from now on; nothing where that can't be."""
     _remember(VIEWS, _run_key(header), dict(view))
+
+
+def review_of(header: Header) -> Mapping[str, Any]:
+    """How the regions of a run were reviewed last, empty where they were not; as `keep_review` got it."""
+    found = _read()[REVIEWS].get(_run_key(header))
+    return found if isinstance(found, dict) else {}
+
+
+def keep_review(header: Header, review: Mapping[str, Any]) -> None:
+    """Let `review_of` tell ``review``, JSON values, from now on; nothing where that can't be."""
+    _remember(REVIEWS, _run_key(header), dict(review))
 
 
 def _places(prediction: Prediction) -> Iterator[str]:
@@ -147,4 +159,4 @@ def _read() -> dict[str, dict[str, Any]]:
     except (OSError, ValueError, RecursionError):
         found = {}
     parts = found if isinstance(found, dict) else {}
-    return {name: part if isinstance(part := parts.get(name), dict) else {} for name in (IMAGES, VIEWS)}
+    return {name: part if isinstance(part := parts.get(name), dict) else {} for name in (IMAGES, VIEWS, REVIEWS)}

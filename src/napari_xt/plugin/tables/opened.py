@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from napari_xt.io.corrections.corrections import with_corrections
 from napari_xt.io.measure import measure
 from napari_xt.io.objects import objects
 from napari_xt.io.prediction import Prediction, open_prediction
@@ -35,7 +36,7 @@ class Opened:
     Attributes
     ----------
     prediction
-        The prediction itself, as it is seen.
+        The prediction itself, as it is seen and was corrected until now.
     regions, boxes
         Its tables; None where it has none.
     image
@@ -51,7 +52,7 @@ class Opened:
 
     def __init__(self, store: str, thresholds: Thresholds | None = None) -> None:
         self.thresholds = thresholds or Thresholds()
-        self.prediction: Prediction = self.thresholds.of(open_prediction(store))
+        self.prediction: Prediction = with_corrections(self.thresholds.of(open_prediction(store)))[0]
         layout = self.prediction.layout
         self.regions: Rows = regions_of(self.prediction)
         self.boxes: Rows | None = boxes_of(self.prediction) if layout.boxes else None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import napari.viewer
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 LOADING = "Loading..."
 LOOK_MS = 20
@@ -50,6 +50,8 @@ class Dock(QWidget):
         self._told = QLabel(LOADING)
         self._told.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._told.setWordWrap(True)
+        policy = QSizePolicy.Policy
+        self.setSizePolicy(policy.Preferred, policy.Expanding)  # or napari puts a stretch above what is held
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self._told)

@@ -5,12 +5,13 @@ Calls `export`; must not know formats, runs or models.
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from napari.layers import Layer
-from napari.qt.threading import create_worker
 from napari.utils.notifications import ErrorNotification, notification_manager, show_error, show_info
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]  # under another name in PyQt
@@ -19,6 +20,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 from napari_xt.errors import XTError
 from napari_xt.io.export import export, formats
 from napari_xt.io.prediction import open_prediction
+from napari_xt.plugin._thread import Pull
 from napari_xt.plugin.layers.shown import thresholds_in
 from napari_xt.plugin.tables.seen import Thresholds, export_line
 from napari_xt.plugin.widgets.image_combo import alive
@@ -26,8 +28,6 @@ from napari_xt.plugin.writer import shown_store
 
 TIP = "Write what the run has found to a file for QGIS, QuPath, pandas, ...: the file's name says the format."
 STOP = "Click to stop; nothing is left of the file."
-
-_going_on: set[Export] = set()  # Qt does not keep what its signals are connected to
 
 
 class ExportButton(QPushButton):
@@ -121,50 +121,44 @@ class Export(QObject):
         self.line = export_line(store, path, thresholds, format=kind or None)
         self._store, self._path, self._kind, self._thresholds = store, path, kind, thresholds
         self._stopping, self._percent = threading.Event(), 0
-        self._worker = create_worker(self._work, _start_thread=False)
-        self._worker.returned.connect(self._end)
-        viewer.window._qt_window.destroyed.connect(self.stop)  # noqa: SLF001 - as a run is
+        self._viewer = viewer
 
     def begin(self) -> None:
         """Start the thread."""
-        _going_on.add(self)
-        self._worker.start()
+        name = f"the export to {os.path.basename(self._path)} is being written"
+        Pull(self._work, _say, self._end, self._viewer, name, self._stopping)
 
     def stop(self) -> None:
         """Ask it to end; what was at the path before stays."""
         self._stopping.set()
 
-    def _work(self) -> tuple[Path | Exception]:
-        """What was written or went wrong; as a tuple, since a worker raises an error that it is given."""
-        try:
-            seen = self._thresholds.of(open_prediction(self._store))
-            return (export(seen, self._path, format=self._kind or None, progress=self._tell),)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
-            return (error,)
+    def _work(self) -> Iterator[Path]:
+        seen = self._thresholds.of(open_prediction(self._store))
+        yield export(seen, self._path, format=self._kind or None, progress=self._tell)
 
     def _tell(self, done: int, total: int) -> None:
-        if self._stopping.is_set():
+        if self._stopping.is_set() or not threading.main_thread().is_alive():
             raise _StoppedError
         percent = 100 * done // max(1, total)
         if percent > self._percent:
             self._percent = percent
             self.told.emit(percent)
 
-    def _end(self, results: tuple[Path | Exception]) -> None:
-        (result,) = results
+    def _end(self, error: Exception | None) -> None:
         self.done = True
-        _going_on.discard(self)
-        if isinstance(result, XTError):
-            show_error(str(result))
-        elif isinstance(result, Exception) and not isinstance(result, _StoppedError):
-            notification_manager.dispatch(ErrorNotification(result))
-        elif isinstance(result, Path):
-            show_info(f"exported to {result}")
+        if isinstance(error, XTError):
+            show_error(str(error))
+        elif error is not None and not isinstance(error, _StoppedError):
+            notification_manager.dispatch(ErrorNotification(error))
         self.over.emit()
 
 
 class _StoppedError(Exception):
     """The user wants no more of it."""
+
+
+def _say(path: Path) -> None:
+    show_info(f"exported to {path}")
 
 
 def _with_suffix(path: str, kind: str) -> tuple[str, str]:

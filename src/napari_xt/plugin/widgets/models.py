@@ -81,6 +81,15 @@ class ModelCombo(QComboBox):
         self._actions.append(Action(text, tip, call))
         self._refill(self._listed, self.info)
 
+    def showPopup(self) -> None:
+        """Offer what was added elsewhere meanwhile as well, such as refined models."""
+        there = {info.path for info in self._models}
+        new = [info for info in known_models() if info.path not in there and not info.card.synthetic]
+        if new:
+            self._models += new
+            self._refill(self._listed + new, self.info)
+        super().showPopup()
+
     @property
     def info(self) -> ModelInfo | None:
         """The model that is chosen."""

@@ -18,7 +18,7 @@ from napari_xt.io.export import export
 from napari_xt.io.prediction import open_prediction
 from napari_xt.plugin.layers.moved import moved
 from napari_xt.plugin.layers.pointer import Pointer, place_in, shown_predictions
-from napari_xt.plugin.layers.shown import thresholds_in
+from napari_xt.plugin.layers.shown import boxes_of_store, thresholds_in
 from napari_xt.plugin.run import RunHandle, session_of
 from napari_xt.plugin.session import RunState
 from napari_xt.plugin.tables.opened import Opened
@@ -77,6 +77,7 @@ class RegionsWidget(QWidget):
         self.status.setWordWrap(True)
         self.status.setTextFormat(Qt.TextFormat.PlainText)
         self.summary.page.export_button.hide()
+        self.boxes.select_button.show()
         whole = QVBoxLayout(self)
         for widget in (combo, self.tabs, self.context, self.status):
             whole.addWidget(widget, int(widget is self.tabs))
@@ -88,6 +89,8 @@ class RegionsWidget(QWidget):
         self._sift.setInterval(MOVED_MS)
         self._sift.timeout.connect(self._see)
         moved.thresholds.connect(self._moved)
+        moved.tables.connect(self._corrected)
+        self.boxes.select_button.clicked.connect(self.select_boxes)
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._follow)
         self._session.changed.connect(self._run_changed)
@@ -136,6 +139,18 @@ class RegionsWidget(QWidget):
         """A threshold has moved: what is listed follows when it has come to rest."""
         if alive(self) and self.predictions.currentData() is not None:
             self._sift.start()
+
+    def _corrected(self, store: str) -> None:
+        """Somebody corrects: what is listed follows when that has come to rest."""
+        if alive(self) and store == self.predictions.currentData():
+            self._again.start(AGAIN_MS)
+
+    def select_boxes(self) -> None:
+        """Select the boxes of the chosen rows on the canvas, of all that are shown where none is."""
+        ids, rows = self.boxes.model.rows.column("id"), self.boxes.model.rows.shown[self.boxes.positions(1)]
+        layer = boxes_of_store(self._viewer, self.predictions.currentData())
+        if ids is not None and layer is not None:
+            layer.select(ids.values[rows])
 
     def _see(self) -> None:
         """List what is seen with the thresholds of now."""

@@ -47,6 +47,7 @@ from napari_xt.plugin.widgets.copy_as import CopyAs
 from napari_xt.plugin.widgets.export import ExportButton
 from napari_xt.plugin.widgets.form import Form
 from napari_xt.plugin.widgets.image_combo import ImageCombo, alive
+from napari_xt.plugin.widgets.new_model import ENTRY, TIP, NewModelRow
 from napari_xt.plugin.widgets.pictures import Pictures
 from napari_xt.plugin.widgets.progress import StageBars
 from napari_xt.plugin.widgets.runs import RunsButton
@@ -84,6 +85,7 @@ class RunWidget(QWidget):
         self.image = ImageCombo(viewer)
         self.area = AreaChoice(viewer)
         self.form = Form(self.image, self.area)
+        self.new_model = NewModelRow(viewer, self.image, self._options)
         self.card, self.status = QLabel(), QLabel()
         self.run_button, self.stop_button = QPushButton("Run"), QPushButton("Stop")
         self.export_button = ExportButton(viewer)
@@ -104,6 +106,7 @@ class RunWidget(QWidget):
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.addWidget(self.form)
+        column.addWidget(self.new_model)
         column.addWidget(self.card)
         column.addWidget(self.pictures)
         column.addWidget(self.shown)
@@ -137,6 +140,8 @@ class RunWidget(QWidget):
         self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def _connect(self) -> None:
+        self.form.model.add_action(ENTRY, TIP, self.new_model.ask)
+        self.new_model.turned.connect(self._follow_model)
         self.run_button.clicked.connect(self._run)
         self.stop_button.clicked.connect(self._stop)
         self._card_timer = QTimer(self)
@@ -224,7 +229,7 @@ class RunWidget(QWidget):
         """Offer the image's channels to the model, several layers where one is not enough, and ask for its scale."""
         info = self.form.model.info
         self.pictures.show_trained(info.card if info and self.image.layers else None)
-        self.image.want(info.config.in_channels if info else None)
+        self.image.want(self.new_model.wants or (info.config.in_channels if info else None))
         image = open_layers(self.image.layers) if self.image.layers else None
         names, chosen = image.channel_names if image else (), None
         if image is not None and info is not None:

@@ -36,6 +36,7 @@ from napari_xt.plugin.tables.table_source import COPIED, Rows
 from napari_xt.plugin.widgets.histogram import Histogram
 
 ALL = "all"
+SEVERAL = 2  # rows: one is chosen wherever somebody has clicked
 NOTHING = Rows((), np.zeros((0, 4)))
 MANY_WORDS = 50  # are looked at for the width of a column
 FILTER_AFTER_MS = 40
@@ -118,6 +119,7 @@ class TablePage(QWidget):
         self.histogram, self.count, self.range = Histogram(), QLabel(), QLabel()
         self.view, self.model = QTableView(), RowsModel(NOTHING, self)
         self.copy_button, self.export_button = QPushButton("Copy"), QPushButton("Export")
+        self.select_button = QPushButton("Select")
         self._filters = QWidget()
         self._labels: dict[QComboBox, QLabel] = {}
         self._timer = QTimer(self)
@@ -150,7 +152,12 @@ class TablePage(QWidget):
         self.scores.setToolTip("Show the rows with a score in this range alone.")
         self.copy_button.setToolTip("Copy the chosen rows, or all that are shown, for a spreadsheet (Ctrl+C).")
         below = QHBoxLayout()
-        for widget, stretch in ((self.count, 1), (self.copy_button, 0), (self.export_button, 0)):
+        self.select_button.setToolTip(
+            "Select the boxes of the chosen rows on the canvas, of all that are shown where none is."
+        )
+        self.select_button.hide()
+        buttons = (self.select_button, self.copy_button, self.export_button)
+        for widget, stretch in ((self.count, 1), *((button, 0) for button in buttons)):
             below.addWidget(widget, stretch)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 4, 0, 0)
@@ -237,6 +244,7 @@ class TablePage(QWidget):
         shown, there = self.model.rowCount(), len(self.model.rows)
         self.count.setText(f"{there:,} rows" if shown == there else f"{shown:,} of {there:,} rows")
         self.copy_button.setEnabled(shown > 0)
+        self.select_button.setEnabled(shown > 0)
 
     def select(self, row: int) -> bool:
         """Choose a row of the table and scroll to it, without telling of it; whether the filters show it."""
@@ -252,13 +260,18 @@ class TablePage(QWidget):
         self.view.scrollTo(index, QAbstractItemView.ScrollHint.PositionAtCenter)
         return True
 
+    def positions(self, least: int) -> NDArray[np.int64]:
+        """Where the chosen rows are among those that are shown; all of these where fewer than ``least`` are chosen."""
+        selection = self.view.selectionModel()
+        chosen = np.zeros(0, np.int64) if selection is None else _positions(selection)
+        return chosen if len(chosen) >= least else np.arange(self.model.rowCount())
+
     def copy(self) -> None:
         """Copy the chosen rows, or all that are shown where fewer than two are chosen."""
-        selection, clipboard = self.view.selectionModel(), QGuiApplication.clipboard()
-        if clipboard is None or selection is None:
+        clipboard = QGuiApplication.clipboard()
+        if clipboard is None:
             return
-        chosen = _positions(selection)
-        positions = chosen if len(chosen) > 1 else np.arange(self.model.rowCount())
+        positions = self.positions(SEVERAL)
         if len(positions) > COPIED:
             self.count.setText(f"{len(positions):,} rows are too many to copy: export them")
             return

@@ -6,16 +6,16 @@ Knows threads; must not know what the work is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import ErrorNotification, notification_manager
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]  # under another name in PyQt
 
 from napari_xt.errors import XTError
+from napari_xt.plugin._thread import Pull
 from napari_xt.plugin.widgets.image_combo import alive
 
 Tell = Callable[[int, int], None]
@@ -26,7 +26,7 @@ class StoppedError(Exception):
 
 
 def _nobody(*_: Any) -> None:
-    """Stand for what is wanted no more: napari keeps every worker, and all that it holds."""
+    """Stand for what is wanted no more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,11 +38,11 @@ class _Work:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> Any:
-        """Return what comes of it; an error as a value, since a worker would show it with a traceback."""
+        """Return what comes of it, an error as a value."""
         call, tell, self.call, self.tell = self.call, self.tell, _nobody, _nobody
 
         def told(done: int, total: int) -> None:
-            if self.stop.is_set():
+            if self.stop.is_set() or not threading.main_thread().is_alive():
                 raise StoppedError
             tell(done, total)
 
@@ -79,7 +79,7 @@ class Task(QObject):
 
     def __init__(self, viewer: Viewer, owner: Any) -> None:
         super().__init__(owner)
-        self._owner = owner
+        self._viewer, self._owner = viewer, owner
         self._now: _Work | None = None
         self._next: _Work | None = None
         viewer.window._qt_window.destroyed.connect(self.stop)  # noqa: SLF001 - as a run is
@@ -115,18 +115,16 @@ class Task(QObject):
         work, self._now, self._next = self._next, self._next, None
         if work is None:
             return
-        worker = create_worker(_done, [work], _start_thread=False)
-        worker.returned.connect(self._end)
-        worker.start()
+        found: list[Any] = []
+        Pull(lambda: _found(work, found), _nobody, lambda _: self._end(work, found), self._viewer, asked=work.stop)
         self.changed.emit()
 
-    def _end(self, result: tuple[_Work, Any]) -> None:
-        work, found = result
+    def _end(self, work: _Work, results: list[Any]) -> None:
         if not alive(self._owner):
             return
         self._now = None
-        if not work.stop.is_set():
-            self._show(work, found)
+        if results and not work.stop.is_set():
+            self._show(work, results.pop())
         work.forget()
         if self._next is not None:
             self._begin()
@@ -143,7 +141,6 @@ class Task(QObject):
             work.done(found)
 
 
-def _done(works: list[_Work]) -> tuple[_Work, Any]:
-    """Take the one of ``works``, which the worker would hold for ever."""
-    work = works.pop()
-    return work, work.run()
+def _found(work: _Work, found: list[Any]) -> Iterator[None]:
+    found.append(work.run())
+    yield
