@@ -176,6 +176,7 @@ def test_a_signal_leaves_nothing(prediction: Prediction, tmp_path: Path) -> None
     code = f"""
     import os, signal
     import napari_xt as xt
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may be told to ignore it
     def stop(done, total):
         if done:
             os.kill(os.getpid(), signal.SIGINT)
