@@ -25,10 +25,12 @@ from napari.settings import get_settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import napari_xt as xt  # noqa: E402
+from napari_xt.geometry import Box  # noqa: E402
 from napari_xt.model.xt import XT  # noqa: E402
 from napari_xt.plugin.demo import SCENE  # noqa: E402
 from napari_xt.plugin.layers.compared import hide_difference, show_difference  # noqa: E402
 from napari_xt.plugin.tour import Tour  # noqa: E402
+from napari_xt.plugin.widgets.correct import CorrectWidget  # noqa: E402
 
 ENCODE = XT.encode
 IMAGES = Path(__file__).parent / "images"
@@ -54,6 +56,7 @@ class Album(Tour):
         yield from self._running()
         yield from self._tables()
         yield from self._shown()
+        yield from self._correcting()
         yield from self._error()
         yield from self._synthetic()
 
@@ -121,6 +124,31 @@ class Album(Tour):
         self._pause(1.0)
         yield "compare"
         hide_difference(self.viewer)
+
+    def _correcting(self) -> Iterator[str]:
+        widget = CorrectWidget(self.viewer)
+        dock = self.viewer.window.add_dock_widget(widget, name="Correct and refine", area="right", tabify=True)
+        self._front(widget)
+        self._wait(lambda: widget.correcting.corrections is not None)
+        self._paint(widget.correcting)
+        folds = ("Classes and tools", "Boxes and regions", "Review", "Refine", "Log")
+        for name in folds:
+            for other, fold in widget.folds.items():
+                fold.setChecked(other == name)
+            self._pause(2.0)
+            yield f"correct-{name.lower().replace(' ', '-')}"
+        self.viewer.window.remove_dock_widget(dock)
+        self._front(self.run)
+
+    def _paint(self, correcting: Any) -> None:
+        """Background and crowns in the middle of the view, and a few regions that were looked at."""
+        y, x = (int(n) // 2 for n in correcting.corrections.shape)
+        for index, value in enumerate((1, 0, 1, 0, 1)):
+            with correcting.corrections.stroke() as stroke:
+                stroke.fill(Box(y - 60 + 25 * index, x - 80, y - 45 + 25 * index, x + 80), [[value] * 160] * 15)
+        with correcting.corrections.stroke("review") as stroke:
+            stroke.region(y // 256, x // 256, state="fixed")
+            stroke.region(0, 0, state="accepted")
 
     def _scroll(self, widget: Any) -> None:
         """Bring a part of *Run xT* into view."""

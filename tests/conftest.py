@@ -69,6 +69,12 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _new_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is the first of its user: no models, runs or views are remembered from another."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
+@pytest.fixture(autouse=True)
 def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread, a top-level widget or an open file behind."""
     before = _inventory()

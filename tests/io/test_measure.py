@@ -108,7 +108,7 @@ def test_objects_of_a_resampled_run_are_in_level_0_pixels(tmp_path: Path) -> Non
 
 
 @settings(max_examples=40)
-@given(st.lists(st.tuples(st.floats(-3, 20), st.floats(-3, 20)), min_size=3, max_size=7))
+@given(st.lists(st.tuples(st.floats(-3, 20, width=32), st.floats(-3, 20, width=32)), min_size=3, max_size=7))
 def test_inside_is_what_shapely_says(corners: list[tuple[float, float]]) -> None:
     ring = np.array(corners)
     shape = shapely.Polygon(ring)

@@ -62,7 +62,7 @@ def dock(
 
 
 def offered(widget: RunWidget) -> list[str]:
-    texts = [widget.form.model.itemText(i) for i in range(widget.form.model.count() - 1)]  # the last one is Browse
+    texts = [widget.form.model.itemText(i) for i in range(widget.form.model.count() - 2)]  # Browse, a new model
     return [text.partition("   ")[0] for text in texts]
 
 

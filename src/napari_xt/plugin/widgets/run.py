@@ -366,6 +366,7 @@ class RunWidget(QWidget):
         self.shown.follow()
         if state is not None and state.over:
             QTimer.singleShot(0, self._settle)  # others are being told of the end just now
+            self._resumes = None  # what was found while it ran
             self._card_timer.start()
         state = self._session.active or state
         going_on = state is not None and not state.over
