@@ -223,6 +223,17 @@ class Correcting:
         """Make it again."""
         self._step("redo")
 
+    def change(self, what: Callable[[Corrections], object], line: str) -> None:
+        """Change something of what is open and tell it as ``corrections.LINE``; what is refused is shown."""
+        known = self.corrections
+        if known is not None:
+
+            def done() -> None:
+                what(known)
+                self.did.emit(f"corrections.{line}")
+
+            told(done)
+
     def region_in_view(self) -> tuple[int, int] | None:
         """The region, row and column, in the middle of the canvas; None where the image is not."""
         return self.region_at(self.viewer.scene.camera.center)

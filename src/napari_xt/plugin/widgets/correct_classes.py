@@ -11,7 +11,6 @@ from functools import partial
 from typing import Final
 
 from napari.layers import Labels
-from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -28,7 +27,6 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledSlider
 
 from napari_xt.annotate.truth import truths
-from napari_xt.errors import XTError
 from napari_xt.io.corrections.classes import CorrectedClass
 from napari_xt.io.corrections.corrections import Corrections
 from napari_xt.plugin.correct.correcting import Correcting
@@ -211,14 +209,7 @@ class ClassesPanel(QWidget):
             self._correcting.choose_class(known.classes[name].value)
 
     def _do(self, change: Callable[[Corrections], object], line: str) -> None:
-        known = self._correcting.corrections
-        if known is None:
-            return
-        try:
-            change(known)
-            self._correcting.did.emit(f"corrections.{line}")
-        except XTError as error:
-            show_error(str(error))
+        self._correcting.change(change, line)
         self.refresh()
 
     def _resize(self, px: int) -> None:

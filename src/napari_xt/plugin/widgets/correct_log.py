@@ -5,7 +5,6 @@ Knows a `Correcting`; must not know the other folds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +14,7 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_xt.errors import XTError
 from napari_xt.geometry import Box
-from napari_xt.io.corrections.corrections import Corrections
 from napari_xt.plugin.correct.correcting import Correcting
 from napari_xt.plugin.correct.log_file import save_log
 from napari_xt.plugin.tables.table_source import Column, Rows
@@ -168,25 +165,15 @@ class LogPanel(QWidget):
     def _revert_stroke(self) -> None:
         if self.page.row is not None:
             stroke = int(self._ids[self.page.row])
-            self._do(lambda known: known.revert(stroke), f"revert({stroke})")
+            self._correcting.change(lambda known: known.revert(stroke), f"revert({stroke})")
 
     def _revert_region(self) -> None:
         region = self._correcting.region_in_view()
         if region is not None:
-            self._do(lambda known: known.revert(region=region), f"revert(region={region})")
+            self._correcting.change(lambda known: known.revert(region=region), f"revert(region={region})")
 
     def _revert_all(self) -> None:
-        self._do(lambda known: known.revert(), "revert()")
-
-    def _do(self, change: Callable[[Corrections], object], line: str) -> None:
-        known = self._correcting.corrections
-        if known is None:
-            return
-        try:
-            change(known)
-            self._correcting.did.emit(f"corrections.{line}")
-        except XTError as error:
-            show_error(str(error))
+        self._correcting.change(lambda known: known.revert(), "revert()")
 
     def _ask(self) -> None:
         path, kind = QFileDialog.getSaveFileName(self, "Save the log", "", ";;".join(FILES))
