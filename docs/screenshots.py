@@ -34,7 +34,7 @@ from napari_xt.plugin.widgets.correct import CorrectWidget  # noqa: E402
 
 ENCODE = XT.encode
 IMAGES = Path(__file__).parent / "images"
-SIZE, COLOURS, MAX_BYTES = (1280, 720), (128, 96, 64), 150_000
+SIZE = (1280, 720)
 
 
 class Album(Tour):
@@ -57,8 +57,8 @@ class Album(Tour):
         yield from self._tables()
         yield from self._shown()
         yield from self._correcting()
-        yield from self._error()
         yield from self._synthetic()
+        yield from self._error()
 
     def _areas(self) -> Iterator[str]:
         drawn = np.array([[1120, 1020], [1120, 1250], [1330, 1280], [1360, 1050]]) * self.viewer.layers[0].scale[:2]
@@ -155,8 +155,11 @@ class Album(Tour):
         widget.parentWidget().parentWidget().parentWidget().ensureWidgetVisible(widget, 0, 0)
 
     def _error(self) -> Iterator[str]:
+        self._front(self.run)
         self._scroll(self.run.form)
-        self.run.form.more.out.setText(f"{SCENE}/scene.xt.zarr")  # within a file
+        file = self.folder / "notes.txt"
+        file.touch()
+        self.run.form.more.out.setText(str(file / "slide.xt.zarr"))
         self._pause(0.5)
         self.run.run_button.click()
         self._wait(lambda: self.run.handle is not None and self.run.handle.state.over)
@@ -166,7 +169,7 @@ class Album(Tour):
     def _synthetic(self) -> Iterator[str]:
         self.slide()
         scores = self.prediction.scores
-        cells = scores[scores["class"].str.fullmatch("amber cell|teal cell|rose cell")]
+        cells = scores[~scores["class"].str.contains("marker|other")]
         cell = cells.iloc[len(cells) // 2]
         self._map((int(cell["region_row"]), int(cell["region_col"])), str(self.prediction.path))
         self._pause(0.7)
@@ -174,13 +177,10 @@ class Album(Tour):
 
 
 def save(viewer: Any, name: str) -> None:
-    """A small PNG of the whole window."""
+    """A small picture of the whole window."""
     IMAGES.mkdir(exist_ok=True)
     picture = Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
-    for colours in COLOURS:
-        picture.quantize(colours, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
-        if (IMAGES / f"{name}.png").stat().st_size <= MAX_BYTES:
-            break
+    picture.save(IMAGES / f"{name}.webp", quality=80, method=6)
 
 
 def pictures(theme: str, wanted: Callable[[str], bool]) -> None:
